@@ -1,0 +1,1 @@
+"""futago <verb>."""

@@ -1,0 +1,1 @@
+"""Who is primary: the pure decision and the programs that carry it out."""

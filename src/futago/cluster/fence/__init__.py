@@ -1,0 +1,1 @@
+"""Stopping the other member by force."""

@@ -1,0 +1,1 @@
+"""Messages: received on both members, processed once."""

@@ -1,0 +1,1 @@
+"""Trees of jobs to runs on agents."""

@@ -1,0 +1,1 @@
+"""Authenticated frames between our own programs."""

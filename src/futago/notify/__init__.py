@@ -1,0 +1,1 @@
+"""Status to people."""

@@ -1,0 +1,1 @@
+"""The third vote: a data-less register with compare-and-set."""

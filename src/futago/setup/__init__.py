@@ -1,0 +1,1 @@
+"""init, join, enrol; certificate authority, settings, units."""

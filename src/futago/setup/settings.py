@@ -1,0 +1,243 @@
+"""The settings file of a member, /etc/futago/futago.toml, and of an agent, /etc/futago/agent.toml.
+
+Light: the controller, guard and receiver read it at start-up, so only the standard library and msgspec. Secrets are never in it: it names their files.
+Unknown keys, wrong types and impossible values are refused with the place and, where a known key is close, that key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from futago.cluster.model import Config, MemberName
+from futago.runtime.clock import MS
+from futago.runtime.faults import OperatorFault
+from futago.setup import paths
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """Timing of failure detection, in milliseconds (pair protocol, section 3.7)."""
+
+    h_ms: int
+    k: int
+    bias_ms: int
+    t_stall_ms: int = 2000
+
+
+PROFILES = {
+    "default": Profile(h_ms=200, k=10, bias_ms=300, t_stall_ms=2000),
+    "fast": Profile(h_ms=100, k=5, bias_ms=200, t_stall_ms=1000),
+    "vm": Profile(h_ms=300, k=15, bias_ms=400, t_stall_ms=3000),
+}
+
+
+class FenceDevice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The device that can power a member off. `password_file` is readable by root only."""
+
+    driver: str  # "ipmi"
+    address: str
+    user: str
+    password_file: str
+
+
+class MemberSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One machine of the pair."""
+
+    name: str
+    service: str  # its address on the service network
+    heartbeat: str  # its address on the heartbeat network
+    interface: str  # the network interface that carries the service network and the floating IP
+    fence: FenceDevice | None = None
+
+
+class Juror(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One acceptor of the jury: an agent that listens for the controllers."""
+
+    name: str
+    address: str
+    port: int = paths.PORT_JUROR
+
+
+class PairSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What both members agree on."""
+
+    name: str
+    id: str  # random, in every frame and certificate
+    floating_ip: str  # with prefix length, such as 10.91.1.100/24
+    authority: str = "register"
+    profile: str = "default"
+    recovery: str = "auto"
+    fence_after: str = "on"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file of a member."""
+
+    me: str
+    pair: PairSettings
+    members: list[MemberSettings]
+    jurors: list[Juror] = []
+
+    @property
+    def own(self) -> MemberSettings:
+        """This machine."""
+        return next(m for m in self.members if m.name == self.me)
+
+    @property
+    def peer(self) -> MemberSettings | None:
+        """The other machine; None until it has joined."""
+        return next((m for m in self.members if m.name != self.me), None)
+
+    @property
+    def profile(self) -> Profile:
+        return PROFILES[self.pair.profile]
+
+    def config(self) -> Config:
+        """Return what the decision needs of the settings."""
+        p, peer = self.profile, self.peer
+        return Config(
+            me=MemberName(self.me), peer=MemberName(peer.name if peer else ""), h=p.h_ms * MS, k=p.k, bias=p.bias_ms * MS,
+            t_stall=p.t_stall_ms * MS, authority=self.pair.authority, recovery=self.pair.recovery, fence_after=self.pair.fence_after,
+            has_peer=peer is not None,
+        )
+
+
+class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file of an agent."""
+
+    name: str
+    pair_id: str
+    members: list[str]  # addresses of the members' service network
+    listen: str = "0.0.0.0"  # noqa: S104  jurors are asked from both networks of the members; mutual TLS guards the port
+
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
+_CHOICES = {
+    "authority": {"register", "fence"},
+    "recovery": {"auto", "manual"},
+    "fence_after": {"on", "stay_off"},
+    "profile": set(PROFILES),
+}
+
+
+def _fault(path: Path, what: str, hint: str = "Correct the file and try again; nothing has been changed.") -> OperatorFault:
+    return OperatorFault(f"{path}: {what}.", hint=hint, code="settings.invalid")
+
+
+def _suggest(message: str, known: list[str]) -> str:
+    found = re.search(r"unknown field `([^`]+)`", message)
+    close = difflib.get_close_matches(found.group(1), known, n=1) if found else []
+    return f"{message}; did you mean `{close[0]}`" if close else message
+
+
+def parse(text: str, *, where: Path) -> Settings:
+    """Return the settings that `text` holds.
+
+    Raises:
+        OperatorFault: with the file, the place in it and what is wrong there.
+    """
+    settings = _convert(text, Settings, where)
+    _check(settings, where)
+    return settings
+
+
+def parse_agent(text: str, *, where: Path) -> AgentSettings:
+    """Return an agent's settings. Raises OperatorFault as `parse` does."""
+    return _convert(text, AgentSettings, where)
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def _convert(text: str, kind: type[T], where: Path) -> T:
+    try:
+        raw: dict[str, Any] = tomllib.loads(text)
+        return msgspec.convert(raw, kind)
+    except tomllib.TOMLDecodeError as e:
+        raise _fault(where, f"not valid TOML: {e}") from e
+    except msgspec.ValidationError as e:
+        known = [f for k in (Settings, PairSettings, MemberSettings, FenceDevice, Juror, AgentSettings) for f in k.__struct_fields__]
+        raise _fault(where, _suggest(str(e), known)) from e
+
+
+def _check(s: Settings, where: Path) -> None:
+    for key, allowed in _CHOICES.items():
+        value = getattr(s.pair, key)
+        if value not in allowed:
+            raise _fault(where, f"pair.{key} is `{value}`; it must be one of {', '.join(sorted(allowed))}")
+    if not 1 <= len(s.members) <= 2 or len({m.name for m in s.members}) != len(s.members):
+        raise _fault(where, "a pair has one or two members with different names")
+    if s.me not in {m.name for m in s.members}:
+        raise _fault(where, f"me is `{s.me}`, which is not the name of a member")
+    for m in s.members:
+        check_name(m.name, what=f"{where}: members.name")
+        for key in ("service", "heartbeat"):
+            _address(where, f"members.{m.name}.{key}", getattr(m, key))
+    try:
+        ipaddress.ip_interface(s.pair.floating_ip)
+    except ValueError as e:
+        raise _fault(where, f"pair.floating_ip: {e}") from e
+    if s.jurors and len(s.jurors) not in (3, 5):
+        raise _fault(where, f"a jury has 3 or 5 jurors, not {len(s.jurors)}")
+
+
+def _address(where: Path, key: str, value: str) -> None:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError as e:
+        raise _fault(where, f"{key}: {e}") from e
+
+
+def check_name(name: str, *, what: str) -> str:
+    """Return `name` if it may name a member, host or juror: a lower-case letter, then letters, digits and hyphens, 31 characters at most."""
+    if not _NAME.match(name):
+        raise OperatorFault(
+            f"{what}: `{name}` cannot be a name.", hint="Use a lower-case letter, then letters, digits and hyphens, 31 characters at most.",
+            code="settings.name",
+        )
+    return name
+
+
+def load(where: Path = paths.SETTINGS) -> Settings:
+    """Read the member's settings. Raises OperatorFault if the file is missing, unreadable or wrong."""
+    return parse(_read(where, "Run `futago init` here, or `futago join` if the other member exists."), where=where)
+
+
+def load_agent(where: Path = paths.AGENT_SETTINGS) -> AgentSettings:
+    """Read the agent's settings. Raises OperatorFault if the file is missing, unreadable or wrong."""
+    return parse_agent(_read(where, "Run `futago agent enroll` here."), where=where)
+
+
+def _read(where: Path, hint: str) -> str:
+    try:
+        return where.read_text(encoding="utf-8")
+    except FileNotFoundError as e:
+        raise OperatorFault(f"{where} does not exist: this machine is not set up.", hint=hint, code="settings.missing") from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise OperatorFault(f"{where} cannot be read: {e}.", hint="Run this as root.", code="settings.unreadable") from e
+
+
+def dump(settings: Settings | AgentSettings) -> str:
+    """Return the settings as TOML text that `parse` reads back."""
+    return _toml(msgspec.to_builtins(settings), prefix="")
+
+
+def _toml(table: dict[str, Any], *, prefix: str) -> str:
+    lines = [f"{k} = {json.dumps(v)}" for k, v in table.items() if v is not None and not _is_table(v)]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += [f"\n[{prefix}{key}]", _toml(value, prefix=f"{prefix}{key}.")]
+        elif _is_table(value):
+            lines += [f"\n[[{prefix}{key}]]\n" + _toml(row, prefix=f"{prefix}{key}.") for row in value]
+    return "\n".join(lines)
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))

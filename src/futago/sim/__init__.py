@@ -1,0 +1,1 @@
+"""The pair in a simulated world."""

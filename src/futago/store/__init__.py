@@ -1,0 +1,1 @@
+"""The commit room, schema and migrations."""
