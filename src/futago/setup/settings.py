@@ -1,7 +1,8 @@
 """The settings file of a member, /etc/futago/futago.toml, and of an agent, /etc/futago/agent.toml.
 
-Light: the controller, guard and receiver read it at start-up, so only the standard library and msgspec. Secrets are never in it: it names their files.
-Unknown keys, wrong types and impossible values are refused with the place and, where a known key is close, that key.
+Light: the controller, guard and receiver read it at start-up, so only the standard library and msgspec. Secrets are
+never in it: it names their files. Unknown keys, wrong types and impossible values are refused with the place and,
+where a known key is close, that key.
 """
 
 from __future__ import annotations
@@ -103,8 +104,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return what the decision needs of the settings."""
         p, peer = self.profile, self.peer
         return Config(
-            me=MemberName(self.me), peer=MemberName(peer.name if peer else ""), h=p.h_ms * MS, k=p.k, bias=p.bias_ms * MS,
-            t_stall=p.t_stall_ms * MS, authority=self.pair.authority, recovery=self.pair.recovery, fence_after=self.pair.fence_after,
+            me=MemberName(self.me),
+            peer=MemberName(peer.name if peer else ""),
+            h=p.h_ms * MS,
+            k=p.k,
+            bias=p.bias_ms * MS,
+            t_stall=p.t_stall_ms * MS,
+            authority=self.pair.authority,
+            recovery=self.pair.recovery,
+            fence_after=self.pair.fence_after,
             has_peer=peer is not None,
         )
 
@@ -127,7 +135,9 @@ _CHOICES = {
 }
 
 
-def _fault(path: Path, what: str, hint: str = "Correct the file and try again; nothing has been changed.") -> OperatorFault:
+def _fault(
+    path: Path, what: str, hint: str = "Correct the file and try again; nothing has been changed."
+) -> OperatorFault:
     return OperatorFault(f"{path}: {what}.", hint=hint, code="settings.invalid")
 
 
@@ -163,7 +173,11 @@ def _convert(text: str, kind: type[T], where: Path) -> T:
     except tomllib.TOMLDecodeError as e:
         raise _fault(where, f"not valid TOML: {e}") from e
     except msgspec.ValidationError as e:
-        known = [f for k in (Settings, PairSettings, MemberSettings, FenceDevice, Juror, AgentSettings) for f in k.__struct_fields__]
+        known = [
+            f
+            for k in (Settings, PairSettings, MemberSettings, FenceDevice, Juror, AgentSettings)
+            for f in k.__struct_fields__
+        ]
         raise _fault(where, _suggest(str(e), known)) from e
 
 
@@ -196,10 +210,13 @@ def _address(where: Path, key: str, value: str) -> None:
 
 
 def check_name(name: str, *, what: str) -> str:
-    """Return `name` if it may name a member, host or juror: a lower-case letter, then letters, digits and hyphens, 31 characters at most."""
+    """Return `name` if it may name a member, host or juror: a lower-case letter, then letters, digits and hyphens, 31
+    characters at most.
+    """
     if not _NAME.match(name):
         raise OperatorFault(
-            f"{what}: `{name}` cannot be a name.", hint="Use a lower-case letter, then letters, digits and hyphens, 31 characters at most.",
+            f"{what}: `{name}` cannot be a name.",
+            hint="Use a lower-case letter, then letters, digits and hyphens, 31 characters at most.",
             code="settings.name",
         )
     return name
@@ -219,9 +236,13 @@ def _read(where: Path, hint: str) -> str:
     try:
         return where.read_text(encoding="utf-8")
     except FileNotFoundError as e:
-        raise OperatorFault(f"{where} does not exist: this machine is not set up.", hint=hint, code="settings.missing") from e
+        raise OperatorFault(
+            f"{where} does not exist: this machine is not set up.", hint=hint, code="settings.missing"
+        ) from e
     except (OSError, UnicodeDecodeError) as e:
-        raise OperatorFault(f"{where} cannot be read: {e}.", hint="Run this as root.", code="settings.unreadable") from e
+        raise OperatorFault(
+            f"{where} cannot be read: {e}.", hint="Run this as root.", code="settings.unreadable"
+        ) from e
 
 
 def dump(settings: Settings | AgentSettings) -> str:
