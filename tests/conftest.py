@@ -1,0 +1,39 @@
+"""Fixtures for every suite: a real PostgreSQL, started once and only if a test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from postgres_cluster import Cluster
+
+from futago.store import migrate
+from futago.store.commit import Store
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A running server with database `futago` and its schema. Shared: write only into a `database` of your own."""
+    cluster = Cluster()
+    try:
+        cluster.create()
+        migrate.upgrade(cluster.conninfo)
+        yield cluster
+    finally:
+        cluster.destroy()
+
+
+@pytest.fixture
+def database(postgres: Cluster) -> Iterator[str]:
+    """Conninfo of an empty database with the schema, for one test."""
+    name = postgres.fresh_database()
+    yield postgres.conninfo_of(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+async def store(database: str) -> AsyncIterator[Store]:
+    """A store over an empty database with the schema."""
+    opened = await Store.open(conninfo=database, application_name="test")
+    yield opened
+    await opened.close()
