@@ -1,9 +1,9 @@
 """What this member may do right now, as told by its controller: the lease under which the other programs work.
 
 Lives here: the role itself, and the watch that follows the controller's local socket. Must not live here: any
-decision about roles. The idea: a lamp on the wall. While it burns green a program works; when it goes out, for whatever
-reason (role lost, controller dead, socket silent for two seconds), the program is inert. A missing lamp is the same as a
-lamp that is out.
+decision about roles. The idea: a lamp on the wall. While it burns green a program works; when it goes out, for
+whatever reason (role lost, controller dead, socket silent for two seconds), the program is inert. A missing lamp is
+as one that is out.
 """
 
 from __future__ import annotations
