@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from postgres_cluster import Cluster
 
 from futago.store import migrate
 from futago.store.commit import Store
+from postgres_cluster import Cluster
 
 
 @pytest.fixture(scope="session")

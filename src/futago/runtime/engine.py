@@ -1,7 +1,8 @@
 """What the manager gives to an engine, and what an engine is.
 
-An engine is a loop of one column (intake, monitoring, jobs, notify) that runs on the primary only, while the gate is open. It owns no state that matters:
-everything is rows, so it may be cancelled anywhere and started again elsewhere. This room holds the shapes; manager.py starts and ends engines.
+An engine is a loop of one column (intake, monitoring, jobs, notify) that runs on the primary only, while the gate
+is open. It owns no state that matters: everything is rows, so it may be cancelled anywhere and started again
+elsewhere. This room holds the shapes; manager.py starts and ends engines.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 
 class Outward:
-    """Whether effects outside the pair (orders to agents, notifications) are allowed now: only when the other member surely has none (S5)."""
+    """Whether effects outside the pair (orders to agents, notifications) are allowed now: only when the other
+    member surely has none (S5).
+    """
 
     def __init__(self, *, is_allowed: bool = False) -> None:
         self._event = asyncio.Event()
@@ -49,7 +52,8 @@ def no_beat(_engine: str) -> None:
 class EngineContext:
     """The world of an engine for the time of one epoch.
 
-    `epoch` goes into everything that leaves the pair. `beat(engine_name)` says that the engine's own loop has turned: shown to people, decides nothing.
+    `epoch` goes into everything that leaves the pair. `beat(engine_name)` says that the engine's own loop has
+    turned: shown to people, decides nothing.
     """
 
     settings: Settings
@@ -63,8 +67,8 @@ class EngineContext:
 class Engine(Protocol):
     """A loop of one column.
 
-    It tolerates cancellation at every await. On Unknown it re-reads its rows and goes on. Any exception that leaves `run` ends the manager, which systemd
-    starts again.
+    It tolerates cancellation at every await. On Unknown it re-reads its rows and goes on. Any exception that leaves
+    `run` ends the manager, which systemd starts again.
     """
 
     async def run(self) -> None:

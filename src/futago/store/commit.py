@@ -1,11 +1,12 @@
 """The commit room: every transaction of the product goes through here, and no other room commits.
 
-A commit has three outcomes. *Done*: it is on the disks of both members (solo: of one). *Refused*: it certainly did not happen. *Unknown*: it may have
-happened, or may still happen; whoever receives it re-reads its rows. The three are kept apart by one rule: what goes wrong before COMMIT was sent is Refused,
-what goes wrong after is Unknown, unless the server itself answers with an error.
+A commit has three outcomes. *Done*: it is on the disks of both members (solo: of one). *Refused*: it certainly did
+not happen. *Unknown*: it may have happened, or may still happen; whoever receives it re-reads its rows. The three
+are kept apart by one rule: what goes wrong before COMMIT was sent is Refused, what goes wrong after is Unknown,
+unless the server itself answers with an error.
 
-The transaction runs in a task of its own, which nobody cancels: at the deadline, or when the caller is cancelled, the line is cut (line.py) and the server
-finishes undisturbed.
+The transaction runs in a task of its own, which nobody cancels: at the deadline, or when the caller is cancelled,
+the line is cut (line.py) and the server finishes undisturbed.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """Connections to PostgreSQL that can be cut but never cancelled, and a small pool of them.
 
-Why never cancelled: a commit that waits for the other member's disk is already durable here. A cancel request ends that wait as a *success* on one disk
-only, and psycopg sends one whenever the task that waits is cancelled. So a line has a different last resort: `cut` shuts the socket down, as a broken
-cable would; the server goes on undisturbed, and the waiter learns that it does not know.
+Why never cancelled: a commit that waits for the other member's disk is already durable here. A cancel request ends
+that wait as a *success* on one disk only, and psycopg sends one whenever the task that waits is cancelled. So a
+line has a different last resort: `cut` shuts the socket down, as a broken cable would; the server goes on
+undisturbed, and the waiter learns that it does not know.
 
-Why an own pool: after a switch the next transaction must find the new server at once. The pool connects on demand, without any back-off, and looks at an
-idle line's socket before lending it out. Nothing here knows what a transaction is; that is commit.py.
+Why an own pool: after a switch the next transaction must find the new server at once. The pool connects on demand,
+without any back-off, and looks at an idle line's socket before lending it out. Nothing here knows what a
+transaction is; that is commit.py.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 
 class _Uncancellable(psycopg.AsyncConnection[tuple[Any, ...]]):
-    """A connection of psycopg that never sends a cancel request (tests/unit/store asserts both that the hook exists and what the server saw)."""
+    """A connection of psycopg that never sends a cancel request (tests/unit/store asserts both that the hook exists
+    and what the server saw).
+    """
 
-    async def _try_cancel(self, *, timeout: float = 5.0) -> None:
+    async def _try_cancel(self, *, timeout: float = 5.0) -> None:  # noqa: ASYNC109  its signature
         """Do nothing, where psycopg would ask the server to cancel."""
 
 
@@ -57,7 +61,9 @@ class Line:
 
     @property
     def is_lendable(self) -> bool:
-        """Whether an idle line looks alive: open, no transaction, and nothing to read (a server that ended says so there)."""
+        """Whether an idle line looks alive: open, no transaction, and nothing to read (a server that ended says so
+        there).
+        """
         if (
             self.is_cut
             or self.conn.closed

@@ -1,8 +1,8 @@
 """The schema's version: what the running code expects, and how a database gets there.
 
-`is_current` is one query over an open store: all that a takeover needs. `run` does the work in a process of its own (Alembic is heavy, synchronous and
-wants to own its connection), under an advisory lock, so that two managers cannot migrate at once. SQL lives in files, one folder per revision, one file per
-column.
+`is_current` is one query over an open store: all that a takeover needs. `run` does the work in a process of its own
+(Alembic is heavy, synchronous and wants to own its connection), under an advisory lock, so that two managers cannot
+migrate at once. SQL lives in files, one folder per revision, one file per column.
 """
 
 from __future__ import annotations

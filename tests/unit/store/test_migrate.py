@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from postgres_cluster import Cluster
 
 from futago.runtime.faults import Refused
 from futago.store import migrate
 from futago.store.commit import Store
+from postgres_cluster import Cluster
 
 
 def test_head_is_the_newest_revision_in_the_folder() -> None:

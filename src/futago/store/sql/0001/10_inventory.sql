@@ -23,8 +23,8 @@ CREATE TABLE scope_host (
 );
 CREATE INDEX scope_host_by_host ON scope_host (host_name);
 
--- `notify` names Notification objects: because it is a column of the event, a status change and the intent to notify commit together.
--- `selected_utc`: when the notify column has made outbox rows of it.
+-- `notify` names Notification objects: because it is a column of the event, a status change and the intent to
+-- notify commit together. `selected_utc`: when the notify column has made outbox rows of it.
 CREATE TABLE event (
     event_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     occurred_utc timestamptz NOT NULL,

@@ -10,8 +10,8 @@ CREATE TABLE monitor (
     created_utc  timestamptz NOT NULL DEFAULT now()
 );
 
--- `failures` counts results in a row that speak against the present status; `next_due_utc` is the first instant that has not been probed,
--- so another member goes on exactly there.
+-- `failures` counts results in a row that speak against the present status; `next_due_utc` is the first instant
+-- that has not been probed, so another member goes on exactly there.
 CREATE TABLE monitor_state (
     monitor_name text NOT NULL REFERENCES monitor ON DELETE CASCADE,
     host_name    text NOT NULL REFERENCES host ON DELETE CASCADE,
