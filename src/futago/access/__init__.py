@@ -1,1 +1,1 @@
-"""Users, sessions, tokens, audit."""
+"""Who may do what: accounts, their roles, login sessions, API tokens, the audit trail."""
