@@ -1,0 +1,86 @@
+"""The nouns of the intake: records, incarnations, positions, marks.
+
+Pure data, light imports (the receiver uses it). A *record* is one datagram or frame as it came, with when and from where. An *incarnation* is one life
+of one member's receiver: its records are numbered 1, 2, 3, ... A *position* is (incarnation, sequence). Receive times are nanoseconds of the receiver's
+steady clock: wall time when the machine's boot was first seen, counting evenly from then on, whatever is done to the wall clock later.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NewType
+
+import msgspec
+
+IncarnationId = NewType("IncarnationId", str)  # 16 hexadecimal digits
+Sequence = NewType("Sequence", int)
+Ns = NewType("Ns", int)  # nanoseconds of a steady clock (see above)
+
+DATA_BYTES_MAX = 64 << 10  # one message; longer TCP frames are cut, UDP cannot be longer
+NO_SOURCE = bytes(16)
+
+
+class Protocol(enum.IntEnum):
+    """How a record came. The numbers are stored in journals: never reuse one."""
+
+    CONTROL = 0  # written by the receiver itself: a Mark
+    SYSLOG_UDP = 1
+    SYSLOG_TCP = 2
+    SNMP_UDP = 3
+
+
+class Flag(enum.IntFlag):
+    """Bits of a record. Stored: never reuse one."""
+
+    CUT = 1  # the frame was longer than DATA_BYTES_MAX: only its beginning was kept
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One message as received. `source` is 16 bytes, IPv4 mapped into IPv6; `data` is what came, without the framing."""
+
+    sequence: int
+    time_ns: int
+    protocol: int
+    flags: int
+    source: bytes
+    port: int
+    data: bytes
+
+    @property
+    def stored_bytes(self) -> int:
+        """Return its size in a journal."""
+        return 48 + len(self.data)
+
+
+class Incarnation(msgspec.Struct, frozen=True):
+    """One life of a receiver.
+
+    `zero_ns` is the wall time that its steady clock gave to the machine's boot; incarnations with the same `zero_ns` and `boot` share one timeline.
+    `boot` is 16 bytes, a digest of the boot id.
+    """
+
+    id: IncarnationId
+    zero_ns: int
+    boot: bytes
+
+
+class Position(msgspec.Struct, frozen=True, order=True):
+    """A place in a member's stream: everything up to and including `sequence` of that incarnation."""
+
+    incarnation: str
+    sequence: int
+
+
+class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a receiver notes about itself, each second, as a record of its own journal (Protocol.CONTROL, msgpack).
+
+    It shows that the receiver was receiving up to then. `wall_ahead_ns`: wall clock minus steady clock. `peer_ahead_ns`: the other receiver's steady
+    clock minus ours, as measured over the journal sync against its timeline `peer_zero_ns`; None while the two do not speak.
+    """
+
+    wall_ahead_ns: int = 0
+    peer_zero_ns: int | None = None
+    peer_ahead_ns: int | None = None
+
+
+Positions = dict[str, dict[str, int]]  # member name -> incarnation -> sequence: what has had its effect
