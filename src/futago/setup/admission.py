@@ -172,17 +172,12 @@ def member_holder(own: Settings, member: MemberSettings) -> authority.Holder:
     )
 
 
-def fence_password_file(member: str) -> Path:
-    """Return where the password of a member's fence device lies, the same on both members."""
-    return paths.SECRETS / f"fence-{member}.password"
-
-
 def _placed(member: MemberSettings) -> MemberSettings:
     """Return the member with its password file where ours lie: a stranger names no paths on this machine."""
     settings.check_name(member.name, what="The newcomer's name")
     if member.fence is None:
         return member
-    fence = msgspec.structs.replace(member.fence, password_file=str(fence_password_file(member.name)))
+    fence = msgspec.structs.replace(member.fence, password_file=str(files.fence_password_file(member.name)))
     return msgspec.structs.replace(member, fence=fence)
 
 
@@ -194,9 +189,9 @@ def _bundle(widened: Settings, newcomer: str, cert: bytes) -> JoinAnswer:
         ca_cert=paths.CA_CERT.read_text(encoding="ascii"),
         ca_key=paths.CA_KEY.read_text(encoding="ascii"),
         cert=cert.decode(),
-        heartbeat_key=paths.HEARTBEAT_KEY.read_bytes(),
-        token_key=paths.TOKEN_KEY.read_bytes(),
-        fence_passwords={m.name: fence_password_file(m.name).read_text(encoding="utf-8") for m in fenced},
+        heartbeat_key=paths.HEARTBEAT_KEY.read_bytes().hex(),
+        token_key=paths.TOKEN_KEY.read_bytes().hex(),
+        fence_passwords={m.name: files.fence_password_file(m.name).read_text(encoding="utf-8") for m in fenced},
         admin_token=paths.ADMIN_TOKEN.read_text(encoding="ascii") if paths.ADMIN_TOKEN.exists() else "",
     )
 

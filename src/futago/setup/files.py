@@ -110,3 +110,24 @@ def lock() -> Iterator[None]:
     with open(paths.ETC / ".lock", "w", encoding="ascii") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         yield
+
+
+def fence_password_file(member: str) -> Path:
+    """Return where the password of a member's fence device lies, the same on both members."""
+    return paths.SECRETS / f"fence-{member}.password"
+
+
+def read_secret(path: Path, *, option: str) -> str:
+    """Return the first line of a password file. Raises OperatorFault: unreadable, empty, several lines."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise OperatorFault(
+            f"{option}: {path} cannot be read: {e}.", hint="Give a file that holds the password.", code="setup.password"
+        ) from e
+    lines = text.splitlines()
+    if len(lines) != 1 or not lines[0].strip():
+        raise OperatorFault(
+            f"{option}: {path} must hold the password on one line and nothing else.", code="setup.password"
+        )
+    return lines[0]

@@ -87,8 +87,8 @@ class JoinAnswer(msgspec.Struct, frozen=True):
     ca_cert: str
     ca_key: str
     cert: str
-    heartbeat_key: bytes
-    token_key: bytes
+    heartbeat_key: str  # hex digits, as the next
+    token_key: str
     fence_passwords: dict[str, str]
     admin_token: str
     ok: bool = True
