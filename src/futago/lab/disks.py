@@ -1,0 +1,121 @@
+"""The disks of a lab host: a root (overlay over the golden root and the product, its upper half on an ext4 image of its
+own) and, for members, the volume
+of the database (another image). They outlive power cycles and are gone with the lab.
+
+All mounts are made in the daemon's own mount namespace: no other process of the machine can hold them, and they vanish
+with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from futago.lab import machine
+from futago.lab.topology import Node
+from futago.runtime.faults import Unknown
+
+DATABASE_VOLUME = "var/lib/futago/pg"
+
+
+@dataclass(frozen=True, slots=True)
+class Disks:
+    """The images of one host and where they are mounted.
+
+    Args:
+        home: the host's folder.
+        lower: the read-only layers, topmost first.
+        has_volume: it has a volume for the database.
+    """
+
+    home: Path
+    lower: tuple[Path, ...]
+    has_volume: bool
+
+    @property
+    def root(self) -> Path:
+        """The host's root as a whole."""
+        return self.home / "root"
+
+    @property
+    def _disk(self) -> Path:
+        return self.home / "disk"
+
+    @property
+    def _volume(self) -> Path:
+        return self.root / DATABASE_VOLUME
+
+    def make(self, node: Node, *, lab: str, hosts_file: str) -> None:
+        """Make the images, and what a machine gets once in its life: its name, its machine id."""
+        for folder in (self.home, self._disk, self.root):
+            folder.mkdir(parents=True, exist_ok=True)
+        _format(self.home / "root.img", node.root_mib)
+        if self.has_volume:
+            _format(self.home / "pg.img", node.volume_mib)
+        self.mount()
+        etc = self.root / "etc"
+        (etc / "hostname").write_text(f"{node.name}\n", encoding="ascii")
+        (etc / "hosts").write_text(hosts_file, encoding="ascii")
+        (etc / "machine-id").write_text(
+            hashlib.sha256(f"{lab}/{node.name}".encode()).hexdigest()[:32] + "\n", encoding="ascii"
+        )
+        self.unmount()
+
+    def mount(self) -> None:
+        """Mount the images and the overlay."""
+        self._wait_for_loops()
+        machine.tool("mount", "-o", "loop,noatime", str(self.home / "root.img"), str(self._disk))
+        for folder in ("upper", "work"):
+            (self._disk / folder).mkdir(exist_ok=True)
+        lower = ":".join(str(p) for p in self.lower)
+        machine.tool(
+            "mount",
+            "-t",
+            "overlay",
+            "overlay",
+            "-o",
+            f"lowerdir={lower},upperdir={self._disk / 'upper'},workdir={self._disk / 'work'}",
+            str(self.root),
+        )
+        if self.has_volume:
+            self._volume.mkdir(parents=True, exist_ok=True)
+            machine.tool("mount", "-o", "loop,noatime", str(self.home / "pg.img"), str(self._volume))
+
+    def _wait_for_loops(self) -> None:
+        """A loop device of an earlier life must be gone: else its dead file system would be mounted again."""
+        end = time.monotonic() + 10
+        while machine.loops_below(self.home):
+            if time.monotonic() > end:
+                raise Unknown(f"the disks in {self.home} are still in use")
+            time.sleep(0.01)
+
+    def lose_power(self) -> None:
+        """Lose at once what was not synced. The mounts stay, dead, until `unmount`."""
+        if self.has_volume:
+            machine.drop_unsynced(self._volume)
+        machine.drop_unsynced(self._disk)
+
+    def unmount(self) -> None:
+        """Unmount everything; waits for the last process to be gone."""
+        for point in (*((self._volume,) if self.has_volume else ()), self.root, self._disk):
+            machine.unmount(point)
+
+
+def _format(image: Path, mib: int) -> None:
+    if image.exists():
+        return
+    with image.open("wb") as f:
+        f.truncate(mib << 20)
+    machine.tool(
+        "mkfs.ext4",
+        "-q",
+        "-E",
+        "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+        "-O",
+        "^resize_inode",
+        "-m",
+        "0",
+        str(image),
+    )

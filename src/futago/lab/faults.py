@@ -1,0 +1,236 @@
+"""The table of faults: what can be done to a lab, and how each is healed. A new fault is a new row.
+
+Runs inside the daemon. Every row's `begin` returns the instants worth knowing (milliseconds from the call); benches
+measure from the answer's `at`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from futago.lab.network import Drop
+from futago.lab.topology import Network
+from futago.runtime.faults import OperatorFault, Refused
+
+if TYPE_CHECKING:
+    from futago.lab.daemon import Daemon
+
+PROGRAMS = ("controller", "receiver", "guard", "manager", "web", "postgres", "agent")
+NETWORKS = tuple(n.value for n in Network)
+
+Stages = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One row.
+
+    Args:
+        words: what the arguments after the target mean, such as ("network",).
+        text: one line for `futago lab fault --list`.
+        begin: do it.
+        end: heal it; None where there is nothing to heal.
+    """
+
+    words: tuple[str, ...]
+    text: str
+    begin: Callable[[Daemon, str, list[str]], Stages]
+    end: Callable[[Daemon, str, list[str]], Stages] | None = None
+
+
+def _power_cut(d: Daemon, host: str, _: list[str]) -> Stages:
+    return d.host(host).cut()
+
+
+def _power_on(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.host(host).power_on()
+    return {}
+
+
+def _power_reset(d: Daemon, host: str, _: list[str]) -> Stages:
+    stages = d.host(host).cut()
+    d.host(host).power_on()
+    return stages
+
+
+def _freeze(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.host(host).freeze(frozen=True)
+    return {}
+
+
+def _thaw(d: Daemon, host: str, _: list[str]) -> Stages:
+    if d.host(host).is_frozen:
+        d.host(host).freeze(frozen=False)
+    return {}
+
+
+def _kernel_hang(d: Daemon, host: str, _: list[str]) -> Stages:
+    found = d.host(host)
+    found.freeze(frozen=True)
+    found.set_cables(found.ports, up=False)
+    return {}
+
+
+def _kernel_resume(d: Daemon, host: str, _: list[str]) -> Stages:
+    found = d.host(host)
+    found.set_cables(found.ports, up=True)
+    return _thaw(d, host, [])
+
+
+def _ports(d: Daemon, host: str, words: list[str]) -> list[str]:
+    ports = [k.port for k in d.host(host).links if k.network.value == words[0]]
+    if not ports:
+        raise OperatorFault(
+            f"{host} has no cable in `{words[0]}`.", hint=f"The networks are {', '.join(NETWORKS)}.", code="lab.network"
+        )
+    return ports
+
+
+def _link_down(d: Daemon, host: str, words: list[str]) -> Stages:
+    d.host(host).set_cables(_ports(d, host, words), up=False)
+    return {}
+
+
+def _link_up(d: Daemon, host: str, words: list[str]) -> Stages:
+    d.host(host).set_cables(_ports(d, host, words), up=True)
+    return {}
+
+
+def _isolate(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.host(host)
+    d.drop(("isolate", host), [Drop(f"{host}-*", None), Drop(None, f"{host}-*")])
+    return {}
+
+
+def _unisolate(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.drop(("isolate", host), [])
+    return {}
+
+
+def _oneway(d: Daemon, host: str, words: list[str]) -> Stages:
+    to, where = words
+    source, target = _ports(d, host, [where])[0], _ports(d, to, [where])[0]
+    d.drop(("oneway", host, to, where), [Drop(source, target)])
+    return {}
+
+
+def _unoneway(d: Daemon, host: str, words: list[str]) -> Stages:
+    d.drop(("oneway", host, *words), [])
+    return {}
+
+
+def _unit(words: list[str]) -> str:
+    if words[0] not in PROGRAMS:
+        raise OperatorFault(
+            f"`{words[0]}` is not one of the product's programs.",
+            hint=f"They are {', '.join(PROGRAMS)}.",
+            code="lab.program",
+        )
+    return f"futago-{words[0]}.service"
+
+
+def _kill(d: Daemon, host: str, words: list[str]) -> Stages:
+    cgroup = d.host(host).unit_cgroup(_unit(words))
+    if not cgroup.pids():
+        raise Refused(f"{words[0]} does not run on {host}")
+    (cgroup.path / "cgroup.kill").write_text("1", encoding="ascii")
+    return {}
+
+
+def _signal(d: Daemon, host: str, words: list[str], number: signal.Signals) -> Stages:
+    for pid in d.host(host).unit_cgroup(_unit(words)).pids():
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+    return {}
+
+
+def _stop(d: Daemon, host: str, words: list[str]) -> Stages:
+    return _signal(d, host, words, signal.SIGSTOP)
+
+
+def _continue(d: Daemon, host: str, words: list[str]) -> Stages:
+    try:
+        return _signal(d, host, words, signal.SIGCONT)
+    except Refused:  # it is gone, or its host is off: there is nothing left to heal
+        return {}
+
+
+def _reboot(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.inside(host, "systemctl", "--no-block", "reboot")
+    return {}
+
+
+def _shutdown(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.inside(host, "systemctl", "--no-block", "poweroff")
+    return {}
+
+
+def _bmc_hang(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.bmc(host).hang(hung=True)
+    return {}
+
+
+def _bmc_unhang(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.bmc(host).hang(hung=False)
+    return {}
+
+
+def _bmc_dead(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.drop(("bmc-dead", host), [Drop(d.bmc(host).port, None), Drop(None, d.bmc(host).port)])
+    return {}
+
+
+def _bmc_undead(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.drop(("bmc-dead", host), [])
+    return {}
+
+
+def _bmc_lie(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.bmc(host).lies = True
+    return {}
+
+
+def _bmc_truth(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.bmc(host).lies = False
+    return {}
+
+
+def _zone_lost(d: Daemon, host: str, words: list[str]) -> Stages:
+    _bmc_dead(d, host, words)
+    return d.host(host).cut()
+
+
+def _zone_back(d: Daemon, host: str, words: list[str]) -> Stages:
+    _bmc_undead(d, host, words)
+    return _power_on(d, host, words)
+
+
+FAULTS: dict[str, Fault] = {
+    "power-cut": Fault((), "the host loses its power, and what it had not synced", _power_cut, _power_on),
+    "power-on": Fault((), "press the power button of a host that is off", _power_on),
+    "power-reset": Fault((), "power cut and power on at once", _power_reset),
+    "reboot": Fault((), "the host's own orderly reboot", _reboot),
+    "shutdown": Fault((), "the host's own orderly power-off", _shutdown, _power_on),
+    "freeze": Fault((), "every process of the host stops; its kernel still answers pings", _freeze, _thaw),
+    "kernel-hang": Fault((), "nothing of the host runs or answers any more", _kernel_hang, _kernel_resume),
+    "link-down": Fault(("network",), "pull the cable of one network: svc, hb or bmc", _link_down, _link_up),
+    "isolate": Fault((), "every network of the host loses everything silently, both ways", _isolate, _unisolate),
+    "oneway": Fault(
+        ("to", "network"),
+        "frames from the host to another one are lost silently, in this direction only",
+        _oneway,
+        _unoneway,
+    ),
+    "kill": Fault(("program",), "SIGKILL to every process of a program's unit", _kill),
+    "stop": Fault(("program",), "SIGSTOP to every process of a program's unit", _stop, _continue),
+    "bmc-hang": Fault((), "the host's BMC stops answering, its network stays", _bmc_hang, _bmc_unhang),
+    "bmc-dead": Fault((), "the host's BMC cannot be reached", _bmc_dead, _bmc_undead),
+    "bmc-lie": Fault((), "the host's BMC confirms power off without doing it", _bmc_lie, _bmc_truth),
+    "zone-lost": Fault((), "the host and its BMC are gone together", _zone_lost, _zone_back),
+}

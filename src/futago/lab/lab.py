@@ -1,0 +1,462 @@
+"""A lab as a Python object: bring it up, run programs in its hosts, break it, heal it, take it down. What the CLI, the
+demo and the tests use.
+
+Everything asks the lab's daemon over its socket, except running programs inside a host, which enters the host's
+namespaces directly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from futago.lab import golden, machine, prerequisites, product
+from futago.lab.places import LABS, SOURCE, Places, lab_lock, places
+from futago.lab.progress import Say, silent, step
+from futago.lab.state import LabState, is_alive, load_state, orphans, save_state
+from futago.lab.topology import MEMBERS, Node, standard
+from futago.runtime.clock import now_utc
+from futago.runtime.faults import OperatorFault, Refused, Unknown
+
+_BOOT_DEADLINE_S = 90.0
+_REQUEST_DEADLINE_S = 90.0
+
+
+class LabHost:
+    """One host of a lab.
+
+    Args:
+        lab: the lab.
+        node: what it is.
+    """
+
+    def __init__(self, lab: Lab, node: Node) -> None:
+        self._lab = lab
+        self.node = node
+        self.name = node.name
+
+    @property
+    def address(self) -> str:
+        """Its address on the service network."""
+        return self.node.address()
+
+    def status(self) -> dict[str, Any]:
+        """Return what the daemon says of it: power, boots, init_pid, frozen, cgroup, addresses."""
+        found: dict[str, Any] = self._lab.request(op="status")["hosts"][self.name]
+        return found
+
+    def is_on(self) -> bool:
+        return bool(self.status()["power"] == "on")
+
+    def command(self, args: Sequence[str], *, env: dict[str, str] | None = None) -> list[str]:
+        """Return the command line, for this machine, that runs `args` inside the host, as one of its own processes.
+
+        Raises:
+            Refused: the host is off.
+        """
+        status = self.status()
+        if status["power"] != "on":
+            raise Refused(f"{self.name} is off")
+        full = {**machine.CLEAN_ENV, "TERM": os.environ.get("TERM", "dumb"), **(env or {})}
+        words = [
+            "nsenter",
+            "-t",
+            str(status["init_pid"]),
+            "-a",
+            "env",
+            "-i",
+            *[f"{k}={v}" for k, v in full.items()],
+            *args,
+        ]
+        return machine.within(machine.Cgroup(Path(status["cgroup"])), words)
+
+    def run(
+        self,
+        args: Sequence[str],
+        *,
+        stdin: str | None = None,
+        check: bool = True,
+        deadline_s: float = 60,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program inside the host and wait for it.
+
+        Raises:
+            Refused: the host is off, or (with `check`) the program failed; the message holds what it printed.
+            Unknown: it did not end by the deadline.
+        """
+        try:
+            done = subprocess.run(
+                self.command(args, env=env),
+                input=stdin,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=deadline_s,
+                check=False,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+            )
+        except subprocess.TimeoutExpired as e:
+            raise Unknown(f"{self.name}: `{shlex.join(args)}` did not end within {deadline_s:.0f} s") from e
+        if check and done.returncode:
+            said = (done.stderr + done.stdout).strip()[-3000:]
+            raise Refused(f"{self.name}: `{shlex.join(args)[:300]}` ended with {done.returncode}: {said}")
+        return done
+
+    def start(
+        self,
+        args: Sequence[str],
+        *,
+        stdin: int | IO[Any] = subprocess.DEVNULL,
+        stdout: int | IO[Any] = subprocess.DEVNULL,
+        stderr: int | IO[Any] = subprocess.DEVNULL,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a program inside the host.
+
+        The caller reads it, and ends it by id. A power cut of the host ends it too.
+        """
+        return subprocess.Popen(self.command(args, env=env), stdin=stdin, stdout=stdout, stderr=stderr)
+
+    def write(self, path: str, content: str | bytes, *, mode: int = 0o644) -> None:
+        """Write a file of the running host, and sync it."""
+        data = content if isinstance(content, bytes) else content.encode()
+        script = 'mkdir -p "$(dirname "$1")" && cat > "$1.new" && chmod "$2" "$1.new" && mv "$1.new" "$1" && sync "$1"'
+        done = subprocess.run(
+            self.command(["sh", "-c", script, "write", path, f"{mode:o}"]),
+            input=data,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        if done.returncode:
+            raise Refused(f"{self.name}: {path} cannot be written: {done.stderr.decode(errors='replace')}")
+
+    def read(self, path: str) -> str:
+        """Return a file of the running host."""
+        return self.run(["cat", path]).stdout
+
+    def fault(self, name: str, *words: str) -> dict[str, Any]:
+        """Begin a fault on this host; the answer holds the instant `at` (ns since boot of the machine) and `utc`."""
+        return self._lab.fault(name, self.name, *words)
+
+    def power_cut(self) -> dict[str, Any]:
+        return self.fault("power-cut")
+
+    def power_on(self) -> dict[str, Any]:
+        return self.fault("power-on")
+
+    def wait_booted(self, *, deadline_s: float = _BOOT_DEADLINE_S) -> str:
+        """Wait until its systemd has started everything; return its word for it (running or degraded)."""
+        end = time.monotonic() + deadline_s
+        while True:
+            done = self.run(["systemctl", "is-system-running", "--wait"], check=False, deadline_s=deadline_s)
+            word = done.stdout.strip()
+            if word in ("running", "degraded"):
+                return word
+            if time.monotonic() > end:
+                raise Unknown(f"{self.name} has not booted within {deadline_s:.0f} s: {word or done.stderr.strip()}")
+            time.sleep(0.1)
+
+
+class Lab:
+    """A lab by name.
+
+    Args:
+        name: the lab's name.
+    """
+
+    def __init__(self, name: str = "lab") -> None:
+        self.name = name
+        self.places: Places = places(name)
+
+    # ---- life
+
+    def up(self, *, nodes: tuple[Node, ...] | None = None, owner_pid: int = 0, say: Say = silent) -> None:
+        """Bring the lab up with all hosts booted; does nothing to a lab that is up.
+
+        Args:
+            nodes: its hosts; the standard ones if None.
+            owner_pid: a process whose end makes this lab an orphan that `remove_orphans` takes down.
+            say: where progress goes.
+        """
+        machine.require_root()
+        if not (SOURCE / "pyproject.toml").exists():
+            raise OperatorFault(
+                "The lab runs from a source tree, and this is an installed package.",
+                hint="Use the lab of a clone of the sources.",
+                code="lab.source",
+            )
+        with lab_lock(self.name):
+            if self.is_up():
+                say(f"  ok the lab `{self.name}` is up already")
+                return
+            if self.places.home.exists():
+                self._remove(say=say)
+            prerequisites.ensure(say=say)
+            prerequisites.check_kernel()
+            golden_root = golden.ensure(say=say)
+            layer = product.ensure(golden_root, say=say)
+            try:
+                self._start(nodes or standard(), golden_root, layer, owner_pid, say=say)
+            except BaseException:
+                self._remove(say=silent, keep_logs=True)
+                raise
+
+    def _start(self, nodes: tuple[Node, ...], golden_root: Path, layer: Path, owner_pid: int, *, say: Say) -> None:
+        self.places.home.mkdir(parents=True, mode=0o700)
+        state = LabState(
+            name=self.name,
+            golden=str(golden_root),
+            product=str(layer),
+            nodes=nodes,
+            created_utc=now_utc().isoformat(),
+            owner_pid=owner_pid,
+            owner_started=machine.started_ticks(owner_pid) if owner_pid else 0,
+        )
+        save_state(self.places, state)
+        with step(f"making the lab `{self.name}`: networks, disks, BMCs", say=say):
+            self._start_daemon(state)
+        with step(f"booting {', '.join(n.name for n in nodes)}", say=say):
+            for node in nodes:
+                self.fault("power-on", node.name)
+            for node in nodes:
+                word = self.host(node.name).wait_booted()
+                if word != "running":
+                    failed = (
+                        self.host(node.name)
+                        .run(["systemctl", "--failed", "--no-legend", "--plain"], check=False)
+                        .stdout.strip()
+                    )
+                    say(f"  !! {node.name} is {word}: {failed}")
+
+    def _start_daemon(self, state: LabState) -> None:
+        cgroup = machine.Cgroup(machine.lab_cgroup(self.name).path / "daemon")
+        cgroup.make()
+        env = {**machine.CLEAN_ENV, "PYTHONPATH": str(SOURCE / "src"), "FUTAGO_LAB_STATE": str(LABS)}
+        with self.places.daemon_log.open("ab") as log:
+            process = subprocess.Popen(
+                machine.within(
+                    cgroup,
+                    [
+                        "unshare",
+                        "--mount",
+                        "--propagation",
+                        "private",
+                        sys.executable,
+                        "-m",
+                        "futago.lab.daemon",
+                        self.name,
+                    ],
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=env,
+                cwd="/",
+            )
+        save_state(self.places, _with_daemon(state, process.pid))
+        end = time.monotonic() + 60
+        while not self.places.socket.exists():
+            if process.poll() is not None or time.monotonic() > end:
+                raise Refused(f"the lab's daemon did not start: {self._tail(self.places.daemon_log)}")
+            time.sleep(0.02)
+
+    def _tail(self, file: Path) -> str:
+        try:
+            return file.read_text(encoding="utf-8", errors="replace")[-2000:]
+        except FileNotFoundError:
+            return ""
+
+    def down(self, *, say: Say = silent, keep_logs: bool = False) -> bool:
+        """Remove everything of the lab, also after a crash or a half-done `up`. Returns whether there was anything."""
+        machine.require_root()
+        with lab_lock(self.name):
+            return self._remove(say=say, keep_logs=keep_logs)
+
+    def _remove(self, *, say: Say, keep_logs: bool = False) -> bool:
+        cgroup = machine.lab_cgroup(self.name)
+        home = self.places.home
+        if not cgroup.exists() and not home.exists():
+            return False
+        with step(f"taking the lab `{self.name}` down", say=say):
+            cgroup.kill(wait_s=20)
+            cgroup.remove()
+            self._free_loops(home)
+            if machine.mounts_below(home):
+                raise Refused(f"something is mounted below {home}; not removing it")
+            if keep_logs and home.exists():
+                _keep_logs(home)
+            if home.exists():
+                shutil.rmtree(home)
+        return True
+
+    def _free_loops(self, home: Path) -> None:
+        """The disks go with the mount namespaces of the killed processes, a moment later."""
+        end = time.monotonic() + 10
+        while loops := machine.loops_below(home):
+            if time.monotonic() > end:
+                for device in loops:
+                    machine.tool("losetup", "-d", device)
+                return
+            time.sleep(0.02)
+
+    def is_up(self) -> bool:
+        """Return whether the lab's daemon lives and answers."""
+        try:
+            return is_alive(load_state(self.places)) and self.places.socket.exists()
+        except OperatorFault:
+            return False
+
+    @property
+    def state(self) -> LabState:
+        return load_state(self.places)
+
+    # ---- hosts
+
+    def host(self, name: str) -> LabHost:
+        """Return a host. Raises OperatorFault if the lab has no such host."""
+        for node in self.state.nodes:
+            if node.name == name:
+                return LabHost(self, node)
+        raise OperatorFault(
+            f"The lab has no host `{name}`.",
+            hint=f"Its hosts are {', '.join(n.name for n in self.state.nodes)}.",
+            code="lab.host",
+        )
+
+    @property
+    def members(self) -> list[LabHost]:
+        return [self.host(m) for m in MEMBERS]
+
+    @property
+    def managed(self) -> list[LabHost]:
+        """Return the managed hosts, where agents run."""
+        return [self.host(n.name) for n in self.state.nodes if n.kind.value == "host"]
+
+    # ---- requests
+
+    def request(self, **request: object) -> dict[str, Any]:
+        """Ask the daemon; return its answer.
+
+        Raises:
+            OperatorFault: the lab is not up, or the request is wrong.
+            Refused: it was not done. Unknown: no answer came.
+        """
+        state = self.state
+        try:
+            with socket.socket(socket.AF_UNIX) as s:
+                s.settimeout(_REQUEST_DEADLINE_S)
+                s.connect(str(self.places.socket))
+                s.sendall(json.dumps(request).encode() + b"\n")
+                with s.makefile("rb") as f:
+                    line = f.readline()
+        except (ConnectionRefusedError, FileNotFoundError) as e:
+            hint = f"Run `futago lab down --name {self.name}`, then `up`."
+            raise OperatorFault(
+                f"The lab `{self.name}` is broken: its daemon {state.daemon_pid} does not answer.",
+                hint=hint,
+                code="lab.broken",
+            ) from e
+        except TimeoutError as e:
+            raise Unknown(f"the lab `{self.name}` did not answer within {_REQUEST_DEADLINE_S:.0f} s") from e
+        if not line:
+            raise Unknown(f"the lab `{self.name}` ended in the middle of an answer")
+        answer: dict[str, Any] = json.loads(line)
+        if not answer["ok"]:
+            if answer.get("code") in ("lab.world", "lab.defect"):
+                raise Refused(answer["error"])
+            raise OperatorFault(answer["error"], hint=answer.get("hint", ""), code=answer.get("code", "lab.request"))
+        return answer
+
+    def fault(self, name: str, target: str, *words: str) -> dict[str, Any]:
+        """Begin a fault.
+
+        `target`: a host, several with commas, `both`, or `primary` / `standby` (the product is asked who that is).
+        """
+        return self.request(op="fault", fault=name, target=self.resolve(target), words=[self.resolve(w) for w in words])
+
+    def heal(self, name: str | None = None, target: str | None = None) -> dict[str, Any]:
+        """End faults: all (then hosts that are off are powered on too), all of one kind, or those of one host."""
+        return self.request(op="heal", fault=name, target=self.resolve(target) if target else None)
+
+    def resolve(self, target: str) -> str:
+        """Return the host name(s) that `primary`, `standby` or `both` stand for; other words unchanged."""
+        if target == "both":
+            return ",".join(MEMBERS)
+        if target not in ("primary", "standby"):
+            return target
+        pair = self.pair_status()
+        primary = (pair or {}).get("primary")
+        if primary not in MEMBERS:
+            raise OperatorFault(
+                f"Nobody can say who is {target}: no member names a primary.",
+                hint="Name the member: m1 or m2.",
+                code="lab.primary",
+            )
+        return str(primary) if target == "primary" else next(m for m in MEMBERS if m != primary)
+
+    def pair_status(self) -> dict[str, Any] | None:
+        """Return what `futago status --json` prints on a living member, one that names a primary preferred.
+
+        None when none can say.
+        """
+        best: dict[str, Any] | None = None
+        for member in MEMBERS:
+            try:
+                done = self.host(member).run(["/opt/futago/bin/futago", "status", "--json"], check=False, deadline_s=10)
+                found = json.loads(done.stdout)
+            except (Refused, Unknown, ValueError):
+                continue
+            if isinstance(found, dict) and found.get("primary"):
+                return found
+            best = best or (found if isinstance(found, dict) else None)
+        return best
+
+    def status(self) -> dict[str, Any]:
+        """Return the daemon's status, each host's systemd state, and the pair's status under `pair`."""
+        answer = self.request(op="status")
+        answer.pop("ok")
+        for name, host in answer["hosts"].items():
+            host["systemd"] = self._systemd_state(name) if host["power"] == "on" and not host["frozen"] else None
+        state = self.state
+        answer.update(
+            pair=self.pair_status(), product=state.product, golden=state.golden, created_utc=state.created_utc
+        )
+        return answer
+
+    def _systemd_state(self, name: str) -> str:
+        try:
+            return self.host(name).run(["systemctl", "is-system-running"], check=False, deadline_s=10).stdout.strip()
+        except (Refused, Unknown):
+            return "unknown"
+
+
+def _with_daemon(state: LabState, pid: int) -> LabState:
+    return msgspec.structs.replace(state, daemon_pid=pid, daemon_started=machine.started_ticks(pid))
+
+
+def _keep_logs(home: Path) -> None:
+    kept = LABS / f"{home.name}.logs"
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True)
+    for log in (*home.glob("*.log"), *home.glob("hosts/*/console.log"), *home.glob("bmc/*/*.log")):
+        shutil.copy(log, kept / "-".join(log.relative_to(home).parts))
+
+
+def remove_orphans(*, say: Say = silent) -> None:
+    """Take down the labs whose owner process is gone."""
+    for name in orphans():
+        Lab(name).down(say=say)

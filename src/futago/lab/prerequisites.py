@@ -1,0 +1,83 @@
+"""The tools of the distribution that a lab needs on the machine.
+
+The missing ones are installed through apt-get. Nothing is started by that.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from futago.lab import machine
+from futago.lab.progress import Say, step
+from futago.runtime.faults import OperatorFault, Refused
+
+# program -> package
+TOOLS = {
+    "mmdebstrap": "mmdebstrap",
+    "nft": "nftables",
+    "ip": "iproute2",
+    "arping": "iputils-arping",
+    "ethtool": "ethtool",
+    "ipmi_sim": "openipmi",
+    "ipmitool": "ipmitool",
+    "mkfs.ext4": "e2fsprogs",
+    "losetup": "mount",
+    "nsenter": "util-linux",
+    "python3": "python3",
+}
+_WHERE = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def missing() -> list[str]:
+    """Return the packages whose tools are not there."""
+    return sorted({package for program, package in TOOLS.items() if shutil.which(program, path=_WHERE) is None})
+
+
+def ensure(*, say: Say) -> None:
+    """Install what is missing. Does nothing, quickly, when all is there.
+
+    Raises:
+        OperatorFault: this is no Debian-like system, or apt-get failed.
+    """
+    packages = missing()
+    if not packages:
+        return
+    if shutil.which("apt-get", path=_WHERE) is None:
+        raise OperatorFault(
+            f"The lab needs {', '.join(packages)}, and this machine has no apt-get to install them.",
+            hint="Run the lab on Debian 12, or install these tools yourself.",
+            code="lab.tools",
+        )
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "PATH": _WHERE}
+    with step(f"installing {', '.join(packages)}", say=say):
+        try:
+            machine.tool("apt-get", "-q", "update", deadline_s=300, env=env)
+            machine.tool(
+                "apt-get", "-q", "install", "-y", "--no-install-recommends", *packages, deadline_s=600, env=env
+            )
+        except Refused as e:
+            raise OperatorFault(
+                f"apt-get could not install {', '.join(packages)}: {e}",
+                hint="Install them by hand, then try again.",
+                code="lab.tools",
+            ) from e
+
+
+def check_kernel() -> None:
+    """Refuse where the kernel lacks what a lab is made of."""
+    filesystems = Path("/proc/filesystems").read_text(encoding="ascii")
+    for name in ("overlay", "ext4", "cgroup2"):
+        if f"\t{name}\n" not in filesystems and not machine.succeeds("modprobe", name):
+            raise OperatorFault(
+                f"The kernel of this machine has no {name}.",
+                hint="The lab needs overlay, ext4, loop devices and cgroup2.",
+                code="lab.kernel",
+            )
+    if not Path("/dev/loop-control").exists() and not machine.succeeds("modprobe", "loop"):
+        raise OperatorFault(
+            "The kernel of this machine has no loop devices.",
+            hint="The lab keeps the disks of its hosts on loop devices.",
+            code="lab.kernel",
+        )

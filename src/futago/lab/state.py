@@ -1,0 +1,76 @@
+"""What a lab was made of, as its state file tells: enough to find it again, and to remove it after any crash."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from futago.lab import machine
+from futago.lab.places import LABS, Places
+from futago.lab.topology import Node
+from futago.runtime.faults import OperatorFault
+
+
+class LabState(msgspec.Struct, frozen=True):
+    """The state file.
+
+    `owner` ties a test's lab to the process that made it; its lab may be removed when that process is gone.
+    """
+
+    name: str
+    golden: str
+    product: str
+    nodes: tuple[Node, ...]
+    created_utc: str
+    daemon_pid: int = 0
+    daemon_started: int = 0
+    owner_pid: int = 0
+    owner_started: int = 0
+
+
+def save_state(where: Places, state: LabState) -> None:
+    """Write the state file, whole or not at all."""
+    new = where.state.with_suffix(".new")
+    new.write_bytes(msgspec.json.format(msgspec.json.encode(state), indent=1))
+    os.replace(new, where.state)
+
+
+def load_state(where: Places) -> LabState:
+    """Read the state file. Raises OperatorFault if there is no such lab."""
+    try:
+        return msgspec.json.decode(where.state.read_bytes(), type=LabState)
+    except FileNotFoundError as e:
+        raise OperatorFault(
+            f"There is no lab `{where.name}`.", hint=f"Run `futago lab up --name {where.name}`.", code="lab.none"
+        ) from e
+    except msgspec.MsgspecError as e:
+        raise OperatorFault(
+            f"{where.state} cannot be read: {e}.",
+            hint=f"Run `futago lab down --name {where.name}`, then `up`.",
+            code="lab.state",
+        ) from e
+
+
+def is_alive(state: LabState) -> bool:
+    """Return whether the lab's daemon lives."""
+    return state.daemon_pid > 0 and machine.started_ticks(state.daemon_pid) == state.daemon_started
+
+
+def orphans() -> list[str]:
+    """Return the labs whose owner process is gone."""
+    found = []
+    for file in LABS.glob("*/state.json"):
+        try:
+            state = msgspec.json.decode(file.read_bytes(), type=LabState)
+        except (OSError, msgspec.MsgspecError):
+            continue
+        if state.owner_pid and machine.started_ticks(state.owner_pid) != state.owner_started:
+            found.append(state.name)
+    return found
+
+
+def all_labs() -> list[Path]:
+    """Return the homes of all labs of this machine."""
+    return sorted(p.parent for p in LABS.glob("*/state.json"))
