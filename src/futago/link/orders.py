@@ -1,6 +1,8 @@
-"""What agents and managers say to each other: tagged messages in the frames of link/frames.py, over mutual TLS on PORT_AGENT.
+"""What agents and managers say to each other: tagged messages in the frames of link/frames.py, over mutual TLS on
+PORT_AGENT.
 
-Lives here: the messages and their bounds. Must not live here: what either side does about them (agent/session.py, jobs/hub.py).
+Lives here: the messages and their bounds. Must not live here: what either side does about them (agent/session.py,
+jobs/hub.py).
 
     agent                         manager (one on each member)
       Hello ------------------------>
@@ -11,7 +13,7 @@ Lives here: the messages and their bounds. Must not live here: what either side 
       <------------------------ Committed(run_id)           the result is on the disks of the pair: the agent may forget
       <------------------------ Ask(run_ids)
       RunsReport ------------------->                       which of them it has, which not
-      Beat <------------------------> Beat                  silence longer than SILENCE_S ends the session on either side
+      Beat <------------------------> Beat                  silence longer than SILENCE_S ends the session on both
 """
 
 from __future__ import annotations
@@ -79,7 +81,9 @@ class RoleChanged(msgspec.Struct, frozen=True, tag="role"):
 
 
 class Order(msgspec.Struct, frozen=True, tag="order"):
-    """Run this, at most once. A repeated order (same run_id) is answered with what is known. `timeout_s` 0: none. `user` "": the agent's own."""
+    """Run this, at most once. A repeated order (same run_id) is answered with what is known. `timeout_s` 0: none.
+    `user` "": the agent's own.
+    """
 
     run_id: str
     epoch: int
@@ -107,7 +111,9 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 
 
 class RunEnded(msgspec.Struct, frozen=True, tag="ended"):
-    """How a run ended. Times are the host's wall clock, seconds since 1970; 0: not known. `output`: the last OUTPUT_TAIL_CHARS_MAX of it."""
+    """How a run ended. Times are the host's wall clock, seconds since 1970; 0: not known. `output`: the last
+    OUTPUT_TAIL_CHARS_MAX of it.
+    """
 
     run_id: str
     outcome: Outcome
@@ -132,7 +138,9 @@ class Ask(msgspec.Struct, frozen=True, tag="ask"):
 
 
 class RunsReport(msgspec.Struct, frozen=True, tag="report"):
-    """Answer to Ask: `held` were taken and have not ended, `absent` were never taken. For those that ended, RunEnded follows."""
+    """Answer to Ask: `held` were taken and have not ended, `absent` were never taken. For those that ended, RunEnded
+    follows.
+    """
 
     held: list[str]
     absent: list[str]

@@ -1,0 +1,159 @@
+"""The juror: this host's seat in the third vote. Storage and a TLS port around the pure rules of register/acceptor.py.
+
+The rule that makes it a vote: what the acceptor holds is on disk before the reply leaves. A juror that lost its file
+is a new acceptor with a new identity, so requests to the old one are refused (they name it); a file that is there and
+cannot be trusted makes the juror answer `unable` and nothing else. Only members of the pair are heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from futago.agent.slots import SlotFile
+from futago.link import tls
+from futago.link.frames import FrameStream
+from futago.link.jurors import FRAME_BYTES_MAX, IDLE_S_MAX, Identified, Identify, JurorRequest
+from futago.link.listener import TlsListener
+from futago.register import acceptor
+from futago.register.model import AcceptorState, Reply
+from futago.runtime.faults import Corrupt, OperatorFault, WorldFault
+from futago.runtime.log import Log
+from futago.setup import paths
+from futago.setup.settings import AgentSettings
+
+REBIND_S = 1.0
+WRITE_S_MAX = 2.0  # a disk slower than this is as good as none: the proposer has long asked the other jurors
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since this agent process started."""
+
+    answered: int = 0
+    written: int = 0
+    unable: int = 0
+
+
+class Acceptor:
+    """The state on the disk. One request at a time.
+
+    Args:
+        path: the two-slot file.
+        pair_id: whose register it is.
+    """
+
+    def __init__(self, path: Path, *, pair_id: str, log: Log) -> None:
+        self.counters = Counters()
+        self._file = SlotFile(path)
+        self._pair_id = pair_id
+        self._log = log
+        self._state: AcceptorState | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def acceptor_id(self) -> str:
+        """The identity of this acceptor; empty while it cannot vote."""
+        return "" if self._state is None else self._state.acceptor_id
+
+    async def load(self) -> None:
+        """Read the state; make a new identity where there is no file. Where it cannot be trusted, the juror stays
+        without a vote.
+        """
+        try:
+            self._state = await asyncio.to_thread(self._read_or_create)
+        except WorldFault as e:
+            self._log.error("juror.cannot_vote", error=str(e))
+
+    def _read_or_create(self) -> AcceptorState:
+        content = self._file.read()
+        if content is None:
+            state = AcceptorState(pair_id=self._pair_id, acceptor_id=secrets.token_hex(8))
+            self._file.write(msgspec.msgpack.encode(state))
+            return state
+        try:
+            state = msgspec.msgpack.decode(content, type=AcceptorState)
+        except msgspec.MsgspecError as e:
+            raise Corrupt(f"the juror's file does not hold a state: {e}") from e
+        if state.pair_id != self._pair_id:
+            raise Corrupt(f"the juror's file belongs to the pair {state.pair_id}")
+        return state
+
+    async def answer(self, request: JurorRequest) -> Reply | Identified:
+        """Return the reply; what it says is durable by then."""
+        async with self._lock:
+            self.counters.answered += 1
+            if isinstance(request, Identify):
+                roster = 0 if self._state is None else self._state.roster
+                return Identified(serial=request.serial, acceptor_id=self.acceptor_id, roster=roster)
+            if self._state is None:
+                self.counters.unable += 1
+                return acceptor.unable(request)
+            after, reply = acceptor.handle(self._state, request)
+            if after is self._state:
+                return reply
+            try:
+                await asyncio.shield(self._write(after))
+            except (WorldFault, TimeoutError) as e:
+                self._log.error("juror.unable", error=str(e) or "the disk does not answer")
+                self.counters.unable += 1
+                return acceptor.unable(request)
+            return reply
+
+    async def _write(self, state: AcceptorState) -> None:
+        """Make a state durable. While the outcome is open the juror has none: it may hold the old one or the new one,
+        and must say neither.
+        """
+        self._state = None
+        writing = asyncio.get_running_loop().run_in_executor(None, self._file.write, msgspec.msgpack.encode(state))
+        try:
+            async with asyncio.timeout(WRITE_S_MAX):
+                await asyncio.shield(writing)
+        except TimeoutError:
+            writing.add_done_callback(lambda w: self._written_late(w, state))
+            raise
+        self._state = state
+        self.counters.written += 1
+
+    def _written_late(self, writing: asyncio.Future[None], state: AcceptorState) -> None:
+        if not writing.cancelled() and writing.exception() is None:
+            self._state = state  # nobody was told of it, but it is what the disk holds
+
+
+class Juror:
+    """The acceptor on its port."""
+
+    def __init__(
+        self, path: Path, *, own: AgentSettings, context: ssl.SSLContext, log: Log, port: int = paths.PORT_JUROR
+    ) -> None:
+        self.acceptor = Acceptor(path, pair_id=own.pair_id, log=log)
+        self._pair_id = own.pair_id
+        self._log = log
+        self._listener = TlsListener(
+            address=own.listen, port=port, context=context, serve=self._serve, log=log, connections_max=64
+        )
+
+    async def run(self) -> None:
+        """Serve until cancelled; where the port is taken, try again: runs must not suffer from it."""
+        await self.acceptor.load()
+        while True:
+            try:
+                await self._listener.run()
+            except OperatorFault as e:
+                self._log.error("juror.cannot_listen", error=str(e))
+                await asyncio.sleep(REBIND_S)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tls.require(writer, pair_id=self._pair_id, kind="member")
+        stream: FrameStream[JurorRequest] = FrameStream(reader, writer, JurorRequest, frame_bytes_max=FRAME_BYTES_MAX)
+        while True:
+            async with asyncio.timeout(IDLE_S_MAX):
+                request = await stream.receive()
+            reply = await self.acceptor.answer(request)
+            async with asyncio.timeout(WRITE_S_MAX):
+                await stream.send(reply)

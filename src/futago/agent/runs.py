@@ -1,0 +1,418 @@
+"""The keeper of runs: takes orders, sees that each starts at most once, waits for their ends, and keeps the results
+until they are committed.
+
+What it knows in memory is only a view of the disk (records.py); what to do about a run is always decided by `judge` from what is observed there. The
+keeper may be killed at any instant: the next one looks at every directory and goes on.
+
+    order -> [durable] -> taken -> [shim] -> running -> [exit code] -> ended -> (delivered, committed) -> removed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import Enum
+
+from futago.agent import processes, shim
+from futago.agent.model import Keeper, Record, Verdict, judge
+from futago.agent.records import Found, Records
+from futago.link.orders import OPEN_RUNS_MAX, Order, OrderTaken, Outcome, RefusalReason, Refused, RunEnded
+from futago.runtime.clock import S, now_at, now_utc
+from futago.runtime.faults import Corrupt, WorldFault
+from futago.runtime.faults import Refused as NotDone
+from futago.runtime.log import Log
+
+BATCH_MAX = 32  # orders made durable together; more would delay the first one's start
+LOOKERS = 4  # runs looked at at the same time
+STARTS_MAX = 3  # shims that ended without taking their run, until the run is given up
+BLANK_S = 0.05  # a shim has made its mark and not filled it: look again after this
+BLANK_LOOKS_MAX = 40
+DISK_PAUSE_S = 1.0
+KEEPING_S = 0.25  # the keeper's round: time-outs, syncs, removals
+KILL_GRACE_S = 10.0  # from SIGTERM to SIGKILL of a run whose time is over
+FORGOTTEN_MAX = 10_000  # committed runs remembered, so that a stray repeated order is recognised
+_TICK_NS = S // os.sysconf("SC_CLK_TCK")
+
+Answer = Callable[[OrderTaken | Refused], None]
+
+
+class Phase(Enum):
+    """Where a run stands, as far as this agent process knows."""
+
+    TAKING = "taking"  # its order is being written
+    HELD = "held"  # durable; started, or about to be, or to be looked at
+    ENDED = "ended"
+
+
+@dataclass(slots=True)
+class _Run:
+    run_id: str
+    phase: Phase
+    answers: list[Answer] = field(default_factory=list)
+    order: Order | None = None
+    keeper: Keeper | None = None
+    pidfd: int = -1
+    starts: int = 0
+    blank_looks: int = 0
+    is_synced: bool = False
+    kill_at: int | None = None  # SIGTERM was sent; SIGKILL from then on
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since this agent process started."""
+
+    taken: int = 0
+    repeated: int = 0
+    refused: int = 0
+    started: int = 0
+    adopted: int = 0
+    ended: int = 0
+    unknown: int = 0
+    committed: int = 0
+    timed_out: int = 0
+
+
+class RunKeeper:
+    """See the module. `on_ended(run_id)` is called once for each run that is found to have ended.
+
+    Args:
+        records: the runs on the disk.
+        boot: the id of the host's present boot.
+        nofile_soft: the soft limit of descriptors that commands get (the agent's own is higher).
+    """
+
+    def __init__(self, records: Records, *, boot: str, log: Log, nofile_soft: int = 1024) -> None:
+        self.counters = Counters()
+        self.on_ended: Callable[[str], None] = lambda _run_id: None
+        self._records = records
+        self._boot = boot
+        self._log = log
+        self._nofile_soft = nofile_soft
+        self._runs: dict[str, _Run] = {}
+        self._orders: asyncio.Queue[tuple[_Run, Order]] = asyncio.Queue(maxsize=OPEN_RUNS_MAX)
+        self._looks: asyncio.Queue[_Run] = asyncio.Queue()  # bounded by the number of runs: a run is in it at most once
+        self._removals: list[str] = []
+        self._forgotten: OrderedDict[str, None] = OrderedDict()
+        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="orders")
+
+    # --- asked by sessions --------------------------------------------------------------------------------------------
+
+    @property
+    def open_ids(self) -> list[str]:
+        """Ids of the runs whose results are not committed."""
+        return list(self._runs)
+
+    @property
+    def ended_ids(self) -> list[str]:
+        """Ids of the runs that have ended and whose results are not committed, oldest order first."""
+        return [r.run_id for r in self._runs.values() if r.phase is Phase.ENDED]
+
+    def phase(self, run_id: str) -> Phase | None:
+        """Return where a run stands; None if it was never taken (or was committed)."""
+        run = self._runs.get(run_id)
+        return None if run is None else run.phase
+
+    def take(self, order: Order, answer: Answer) -> None:
+        """Take an order; `answer` is called when the run id is durable, or the order refused. A known run is answered
+        from what is known.
+        """
+        run = self._runs.get(order.run_id)
+        if run is not None:
+            self.counters.repeated += 1
+            if run.phase is Phase.TAKING:
+                run.answers.append(answer)
+            else:
+                answer(OrderTaken(order.run_id))
+            return
+        reason = self._refusal(order)
+        if reason is not None:
+            self.counters.refused += 1
+            answer(Refused(order.run_id, reason, order.epoch))
+            return
+        run = self._runs[order.run_id] = _Run(order.run_id, Phase.TAKING, answers=[answer], order=order)
+        self._orders.put_nowait((run, order))
+
+    def _refusal(self, order: Order) -> RefusalReason | None:
+        if order.run_id in self._forgotten:
+            return RefusalReason.FORGOTTEN
+        return RefusalReason.FULL if len(self._runs) >= OPEN_RUNS_MAX else None
+
+    async def result(self, run_id: str) -> RunEnded | None:
+        """Return how a run ended; None if it has not, or is not here any more."""
+        run = self._runs.get(run_id)
+        if run is None or run.phase is not Phase.ENDED:
+            return None
+        try:
+            return await asyncio.to_thread(self._records.result, run_id)
+        except Corrupt as e:
+            self._log.error("run.result_unreadable", run_id=run_id, error=str(e))
+            return RunEnded(run_id, Outcome.UNKNOWN, detail=str(e))
+
+    def commit(self, run_id: str) -> None:
+        """Forget a run: its result is on the disks of the pair."""
+        run = self._runs.get(run_id)
+        if run is None:
+            return
+        if run.phase is not Phase.ENDED:
+            self._log.error("run.committed_before_end", run_id=run_id)
+            return
+        del self._runs[run_id]
+        self._removals.append(run_id)
+        self._forgotten[run_id] = None
+        while len(self._forgotten) > FORGOTTEN_MAX:
+            self._forgotten.popitem(last=False)
+        self.counters.committed += 1
+
+    # --- the life of the keeper ---------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Find the runs of the agent process before this one. Each is looked at as soon as `run` runs.
+
+        Raises:
+            Refused: the directory of runs cannot be used.
+        """
+        for run_id in await asyncio.to_thread(self._records.prepare):
+            run = self._runs[run_id] = _Run(run_id, Phase.HELD)
+            self._looks.put_nowait(run)
+
+    async def run(self) -> None:
+        """Work until cancelled. Runs go on without us."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._take_orders())
+                for _ in range(LOOKERS):
+                    group.create_task(self._look())
+                group.create_task(self._keep())
+        finally:
+            for run in self._runs.values():
+                self._unwatch(run)
+            self._disk.shutdown(wait=False)
+
+    async def _take_orders(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = [await self._orders.get()]
+            while len(batch) < BATCH_MAX and not self._orders.empty():
+                batch.append(self._orders.get_nowait())
+            taken = await loop.run_in_executor(self._disk, self._records.add, self._fresh(o for _, o in batch))
+            for (run, order), fault in zip(batch, taken, strict=True):
+                self._answer(run, order, fault)
+            started = [(run, order) for (run, order), fault in zip(batch, taken, strict=True) if fault is None]
+            pids = await loop.run_in_executor(self._disk, self._spawn_all, [o for _, o in started])
+            for (run, _), pid in zip(started, pids, strict=True):
+                await self._started(run, pid)
+
+    def _fresh(self, orders: Iterable[Order]) -> list[Record]:
+        taken = now_utc().timestamp()
+        return [Record(order=o, boot=self._boot, taken=taken) for o in orders]
+
+    def _answer(self, run: _Run, order: Order, fault: NotDone | None) -> None:
+        answers, run.answers = run.answers, []
+        if fault is None:
+            run.phase = Phase.HELD
+            self.counters.taken += 1
+        else:
+            self._log.error("run.not_taken", run_id=run.run_id, error=str(fault))
+            self.counters.refused += 1
+            del self._runs[run.run_id]
+        for answer in answers:
+            answer(OrderTaken(run.run_id) if fault is None else Refused(run.run_id, RefusalReason.FULL, order.epoch))
+
+    def _spawn_all(self, orders: list[Order]) -> list[int | NotDone]:
+        return [self._spawn(o) for o in orders]
+
+    def _spawn(self, order: Order) -> int | NotDone:
+        try:
+            return shim.spawn(order, self._records.where(order.run_id), nofile_soft=self._nofile_soft)
+        except NotDone as e:
+            return e
+
+    async def _started(self, run: _Run, pid: int | NotDone) -> None:
+        run.starts += 1
+        if isinstance(pid, NotDone):
+            await self._give_up(run, str(pid))
+            return
+        self.counters.started += 1
+        keeper = processes.keeper_of(pid)
+        if keeper is None or not self._watch(run, keeper):
+            self._shim_ended(run, pid)
+
+    # --- watching shims -----------------------------------------------------------------------------------------------
+
+    def _watch(self, run: _Run, keeper: Keeper) -> bool:
+        fd = processes.watch(keeper)
+        if fd is None:
+            return False
+        run.keeper, run.pidfd = keeper, fd
+        asyncio.get_running_loop().add_reader(fd, self._shim_ended, run, keeper.pid)
+        return True
+
+    def _unwatch(self, run: _Run) -> None:
+        if run.pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(run.pidfd)
+            os.close(run.pidfd)
+            run.pidfd = -1
+
+    def _shim_ended(self, run: _Run, pid: int) -> None:
+        self._unwatch(run)
+        processes.reap(pid)
+        self._looks.put_nowait(run)
+
+    async def _look(self) -> None:
+        while True:
+            run = await self._looks.get()
+            try:
+                await self._settle(run)
+            except WorldFault as e:  # the disk: nothing is lost by looking again
+                self._log.error("run.look_failed", run_id=run.run_id, error=str(e))
+                self._look_later(run, DISK_PAUSE_S)
+
+    def _look_later(self, run: _Run, after_s: float) -> None:
+        asyncio.get_running_loop().call_later(after_s, self._looks.put_nowait, run)
+
+    async def _settle(self, run: _Run) -> None:
+        try:
+            found = await asyncio.to_thread(self._records.find, run.run_id)
+        except Corrupt as e:
+            await self._settle_unreadable(run, str(e))
+            return
+        except OSError as e:
+            raise NotDone(str(e)) from e
+        run.order = found.record.order
+        await self._act(run, found, judge(found.observed))
+
+    async def _act(self, run: _Run, found: Found, verdict: Verdict) -> None:
+        match verdict:
+            case Verdict.ENDED:
+                self._ended(run)
+            case Verdict.RUNNING:
+                assert found.keeper is not None
+                self.counters.adopted += 1
+                if not self._watch(run, found.keeper):
+                    self._looks.put_nowait(run)
+            case Verdict.START:
+                await self._start_again(run, found.record.order)
+            case Verdict.LOOK_AGAIN if run.blank_looks < BLANK_LOOKS_MAX:
+                run.blank_looks += 1
+                self._look_later(run, BLANK_S)
+            case Verdict.REFUSED:
+                await self._end_by_verdict(run, Outcome.NOT_STARTED, "it was given up before it started")
+            case Verdict.REBOOTED:
+                await self._end_by_verdict(run, Outcome.UNKNOWN, "the host lost power or was rebooted during the run")
+            case Verdict.KILLED | Verdict.LOOK_AGAIN:
+                await self._end_by_verdict(
+                    run, Outcome.UNKNOWN, "the process that keeps the run was killed: its exit code is not known"
+                )
+
+    async def _settle_unreadable(self, run: _Run, error: str) -> None:
+        """An order that cannot be read was never acknowledged, unless the disk is damaged: then a trace of its start
+        may be there.
+        """
+        if await asyncio.to_thread(self._records.has_trace, run.run_id):
+            self._log.error("run.order_unreadable", run_id=run.run_id, error=error)
+            await self._end_by_verdict(run, Outcome.UNKNOWN, "the record of the run is damaged")
+        else:
+            self._runs.pop(run.run_id, None)
+            await asyncio.to_thread(self._records.remove, [run.run_id])
+
+    async def _start_again(self, run: _Run, order: Order) -> None:
+        if run.starts >= STARTS_MAX:
+            await self._give_up(run, "its start could not be recorded on the host's disk")
+            return
+        pid = await asyncio.get_running_loop().run_in_executor(self._disk, self._spawn, order)
+        await self._started(run, pid)
+
+    async def _give_up(self, run: _Run, why: str) -> None:
+        """End a run that has not started; if a shim was faster, it has."""
+        try:
+            is_ours = await asyncio.to_thread(self._records.forbid, run.run_id)
+        except NotDone as e:
+            self._log.error("run.cannot_give_up", run_id=run.run_id, error=str(e))
+            self._look_later(run, DISK_PAUSE_S)
+            return
+        if is_ours:
+            await self._end_by_verdict(run, Outcome.NOT_STARTED, why)
+        else:
+            self._looks.put_nowait(run)
+
+    async def _end_by_verdict(self, run: _Run, outcome: Outcome, detail: str) -> None:
+        ended = now_utc().timestamp()
+        try:
+            await asyncio.to_thread(self._records.give_verdict, run.run_id, outcome, detail, ended=ended)
+        except NotDone as e:
+            self._log.error("run.verdict_unwritten", run_id=run.run_id, error=str(e))
+            self._look_later(run, DISK_PAUSE_S)
+            return
+        self.counters.unknown += outcome is Outcome.UNKNOWN
+        self._log.warning("run.no_exit_code", run_id=run.run_id, outcome=outcome.value, detail=detail)
+        run.is_synced = True
+        self._ended(run)
+
+    def _ended(self, run: _Run) -> None:
+        if run.phase is Phase.ENDED:
+            return
+        run.phase = Phase.ENDED
+        run.order = None
+        self.counters.ended += 1
+        self.on_ended(run.run_id)
+
+    # --- the round: time-outs, syncs, removals, sizes -----------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        rounds = 0
+        while True:
+            await asyncio.sleep(KEEPING_S)
+            rounds += 1
+            try:
+                await self._end_overdue()
+                await self._sync_ends()
+                await self._remove_committed()
+                if rounds % 4 == 0:
+                    await self._trim()
+            except NotDone as e:
+                self._log.error("runs.keeping_failed", error=str(e))
+                await asyncio.sleep(DISK_PAUSE_S)
+
+    async def _end_overdue(self) -> None:
+        now = now_at()
+        for run in tuple(self._runs.values()):
+            if run.order is None or run.keeper is None or run.pidfd < 0 or not run.order.timeout_s:
+                continue
+            if run.kill_at is not None:
+                if now >= run.kill_at:
+                    await asyncio.to_thread(processes.signal_session, run.keeper.pid, signal.SIGKILL)
+            elif now - run.keeper.start_ticks * _TICK_NS >= run.order.timeout_s * S:
+                await self._time_out(run, run.keeper)
+
+    async def _time_out(self, run: _Run, keeper: Keeper) -> None:
+        run.kill_at = now_at() + int(KILL_GRACE_S * S)
+        self.counters.timed_out += 1
+        self._log.warning("run.timed_out", run_id=run.run_id)
+        try:
+            await asyncio.to_thread(self._records.mark_timed_out, run.run_id)
+        except NotDone as e:  # a full disk must not keep a command alive; its exit code then says 143
+            self._log.error("run.timeout_unmarked", run_id=run.run_id, error=str(e))
+        await asyncio.to_thread(processes.signal_session, keeper.pid, signal.SIGTERM)
+
+    async def _sync_ends(self) -> None:
+        ended = [r for r in self._runs.values() if r.phase is Phase.ENDED and not r.is_synced]
+        if ended:
+            await asyncio.to_thread(self._records.sync_ends, [r.run_id for r in ended])
+            for run in ended:
+                run.is_synced = True
+
+    async def _remove_committed(self) -> None:
+        gone, self._removals = self._removals, []
+        if gone:
+            await asyncio.to_thread(self._records.remove, gone)
+
+    async def _trim(self) -> None:
+        ids = [r.run_id for r in self._runs.values() if r.pidfd >= 0]
+        if ids:
+            await asyncio.to_thread(lambda: [self._records.trim(i) for i in ids])
