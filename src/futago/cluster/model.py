@@ -1,10 +1,11 @@
 """The nouns of the pair's protocol: what is known (Facts), what is to be done (actions), what is decided (Decision).
 
-Pure data: no clock, no I/O. Everything here is immutable. `decide` reads Facts and `now`; the executor performs actions and turns their outcomes into
-new facts. All instants are integer nanoseconds of one member's own monotonic clock (runtime/clock.py); instants of two members are never compared.
+Pure data: no clock, no I/O. Everything here is immutable. `decide` reads Facts and `now`; the executor performs
+actions and turns their outcomes into new facts. All instants are integer nanoseconds of one member's own monotonic
+clock (runtime/clock.py); instants of two members are never compared.
 
-Words: a *view* is (epoch, primary, in-sync set). PAIRED means that both members are in sync, SOLO that the primary serves alone. `W` is the register, the
-third vote. T1 to T9 are the transitions of docs/internals/cluster.md.
+Words: a *view* is (epoch, primary, in-sync set). PAIRED means that both members are in sync, SOLO that the primary
+serves alone. `W` is the register, the third vote. T1 to T9 are the transitions of docs/internals/cluster.md.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ class View:
 class Durable:
     """What this member has on its own system disk.
 
-    `intent` is the epoch that was asked of W (0: none). `stopped_epoch` is the highest epoch for which the other member is known to have been stopped
-    (fence said off), to have handed over, or to have learned the view: outward effects need no further proof in that epoch.
+    `intent` is the epoch that was asked of W (0: none). `stopped_epoch` is the highest epoch for which the other
+    member is known to have been stopped (fence said off), to have handed over, or to have learned the view: outward
+    effects need no further proof in that epoch.
     """
 
     view: View | None = None
@@ -54,7 +56,8 @@ class PgState(Enum):
     """What our own PostgreSQL is doing, as far as this member knows."""
 
     ABSENT = "absent"  # no usable data directory (joining from empty, or a broken ladder step)
-    STOPPED = "stopped"  # data directory there, not running, was not started since this member booted or was stopped by us
+    # data directory there, not running, was not started since this member booted or was stopped by us
+    STOPPED = "stopped"
     DIED = "died"  # it ran in this boot and ended without our order, or could not be started
     STARTING = "starting"
     STANDBY = "standby"  # running, in recovery
@@ -69,25 +72,30 @@ class Pg:
 
     state: PgState = PgState.STOPPED
     timeline: int = 0
-    flush: Lsn = Lsn(0)  # as primary: own insert/flush position; as standby: received and flushed; stopped: from the control file, else 0
+    # as primary: own insert/flush position; as standby: received and flushed; stopped: from the control file, else 0
+    flush: Lsn = Lsn(0)
     replay: Lsn = Lsn(0)
     start_lsn: Lsn = Lsn(0)  # as primary: WAL position when it began to accept writes after this start or promotion
     is_streaming: bool = False  # as standby: the WAL receiver streams from the peer on our timeline
     peer_is_streaming: bool = False  # as primary: the peer's walsender is in state streaming
     peer_flush: Lsn = Lsn(0)  # as primary: what the peer reported as flushed
-    unconfirmed_since: At | None = None  # as primary, enforced: since when the peer has not confirmed something we wrote
+    # as primary, enforced: since when the peer has not confirmed something we wrote
+    unconfirmed_since: At | None = None
     enforced: bool | None = None  # do commits wait for the peer? None: unknown or in change
     barrier_epoch: Epoch = Epoch(0)  # VerifyBarrier passed while this SOLO epoch was durable (0: not since enforcing)
     is_disk_ok: bool = True  # the data volume's write probe succeeded lately
     died_count: int = 0  # deaths since the last stable minute
+    # the data directory is a standby's (standby.signal): it must be promoted, never started as primary
+    has_standby_signal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Wants:
     """What a member asks of the other in its heartbeats.
 
-    kind ``solo``: "let me serve alone in `epoch`" (T3). kind ``handover``: "I will hand over to you in `epoch`" (T4, announced before gate and
-    address go; the peer takes over through W if it stays unfinished). kind ``rejoin``: "I am rejoining; keep my WAL".
+    kind ``solo``: "let me serve alone in `epoch`" (T3). kind ``handover``: "I will hand over to you in `epoch`" (T4,
+    announced before gate and address go; the peer takes over through W if it stays unfinished). kind ``rejoin``: "I
+    am rejoining; keep my WAL".
     """
 
     kind: str
@@ -138,6 +146,7 @@ class Peer:
     links: tuple[Link, ...] = ()
     said_bye: bool = False  # an orderly shutdown was announced: silence need not be waited for
     unfit_since: At | None = None  # since when its heartbeats have said is_fit=False or is_able=False
+    wants_since: At | None = None  # since when its heartbeats have carried the present `wants`
 
 
 class Cas(Enum):
@@ -152,12 +161,21 @@ class Cas(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """What is known of W. `contact_at`: when a majority of it last answered anything."""
+    """What is known of W.
+
+    `read_at` and `contact_at` are the instants at which the request *began* whose answer from a majority arrived: an
+    answer that lay in a buffer while this member stood still proves nothing about later. `asked_at`: when a read was
+    last begun, answered or not.
+
+    What every kind of W must keep: once a put of this member has ended as DONE or REFUSED, no earlier put of this
+    member can be stored any more.
+    """
 
     is_configured: bool = False
     view: View | None = None  # newest view read or written; None: never read, or empty
     read_at: At | None = None
     contact_at: At | None = None
+    asked_at: At | None = None
     is_pending: bool = False  # a read is under way
     cas: Cas = Cas.NONE
     cas_epoch: Epoch = Epoch(0)
@@ -270,24 +288,32 @@ class Facts:
     service_ok: bool = True
     manager_ok: bool = True  # as primary: the manager's and web's own heartbeats are fresh
     maintenance: bool = False
-    won_at: At | None = None  # when W gave us the present view without the peer's consent; None: it consented, or we restarted since
+    # when W gave us the present view without the peer's consent; None: it consented, or we restarted since
+    won_at: At | None = None
     started_at: At = At(0)  # when this controller began to watch
-    woke_at: At | None = None  # the loop found that it had stood still for longer than t_self: until it has heard peer or W again, act as isolated
+    # the loop found that it had stood still for longer than t_self: until it has heard peer or W again, act as
+    # isolated
+    woke_at: At | None = None
 
 
-# --- actions: data only, idempotent; emitted again until their fact changes ------------------------------------------------------------------------
+# --- actions: data only, idempotent; emitted again until their fact changes
+# ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class PersistView:
-    """Write the view durably (and, when it takes the intent's place, clear the intent)."""
+    """Write the view durably; in the same write clear the intent if view.epoch >= intent.
+
+    stopped: in the same write also set stopped_epoch = view.epoch: the other member was not the primary before, or it consented.
+    """
 
     view: View
+    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PersistIntent:
-    """Write durably that W will be asked for `epoch`."""
+    """Write durably that W will be asked for `epoch`; 0: nothing is asked any more."""
 
     epoch: Epoch
 
@@ -320,9 +346,11 @@ class SetWants:
 
 @dataclass(frozen=True, slots=True)
 class Enforce:
-    """on: commits wait for the peer (named explicitly). off: they do not; verified by a commit that returns, else PostgreSQL is restarted.
+    """on: commits wait for the peer (named explicitly). off: they do not; verified by a commit that returns, else
+    PostgreSQL is restarted.
 
-    Written to the controller's own include file first, so it also holds for the next start; applied by reload when PostgreSQL runs.
+    Written to the controller's own include file first, so it also holds for the next start; applied by reload when
+    PostgreSQL runs.
     """
 
     on: bool
@@ -403,17 +431,45 @@ class OpDone:
 
 
 Action = (
-    PersistView | PersistIntent | PersistStopped | ReadRegister | CasRegister | SetWants | Enforce | VerifyBarrier | StartPg | Promote | StopPg
-    | KillPg | SetGate | HoldAddress | FenceOff | FenceOn | StartRejoin | OpDone
+    PersistView
+    | PersistIntent
+    | PersistStopped
+    | ReadRegister
+    | CasRegister
+    | SetWants
+    | Enforce
+    | VerifyBarrier
+    | StartPg
+    | Promote
+    | StopPg
+    | KillPg
+    | SetGate
+    | HoldAddress
+    | FenceOff
+    | FenceOn
+    | StartRejoin
+    | OpDone
 )
+
+
+class PairState(Enum):
+    """The situation of the pair in one word, as this member sees it; the `state` of `futago status`."""
+
+    PAIRED = "paired"
+    SOLO = "solo"
+    BLOCKED = "blocked"
+    STARTING = "starting"
+    SWITCHING = "switching"
+    NO_PEER = "no-peer"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What to do now, when to look again at the latest, and why.
 
-    `rule` is the id of the row that decided (stable, never reused); `reason` its sentence for people; `command` the one command that would resolve the
-    situation, empty when none is needed. `is_serving`: this member may serve clients. `may_act_outward`: notifications, orders, floating IP (S5).
+    `rule` is the id of the row that decided (stable, never reused); `reason` its sentence for people; `command` the
+    one command that would resolve the situation, empty when none is needed. `is_serving`: this member may serve
+    clients. `may_act_outward`: notifications, orders, floating IP (S5).
     """
 
     actions: tuple[Action, ...]
@@ -424,3 +480,5 @@ class Decision:
     is_serving: bool = False
     may_act_outward: bool = False
     notes: tuple[str, ...] = field(default=())  # further things not protected, each a sentence
+    state: PairState = PairState.STARTING
+    is_protected: bool = False
