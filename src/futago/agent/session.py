@@ -36,6 +36,7 @@ from futago.link.orders import (
     RunsReport,
     Welcome,
 )
+from futago.runtime import service
 from futago.runtime.faults import RemoteProtocolFault, WorldFault
 from futago.runtime.log import Log
 from futago.setup import paths
@@ -124,6 +125,7 @@ class Session:
             raise RemoteProtocolFault(f"expected a welcome, got {type(answer).__name__}")
         self._counters.connected += 1
         self._log.event("member.connected", member=answer.member, epoch=answer.epoch, is_active=answer.is_active)
+        service.notify_status(f"connected to {answer.member}")  # `futago agent enroll` waits for it
         await self._role(answer.epoch, is_active=answer.is_active)
 
     async def _role(self, epoch: int, *, is_active: bool) -> None:
