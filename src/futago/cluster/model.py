@@ -138,7 +138,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What is known of the other member. Silence is `now - heard_at`, or since `watching_since` when nothing was ever heard."""
+    """What is known of the other member.
+
+    Silence is `now - heard_at`, or since `watching_since` when nothing was ever heard.
+    """
 
     heartbeat: Heartbeat | None = None
     heard_at: At | None = None
@@ -183,7 +186,10 @@ class Register:
 
 
 class Gate(Enum):
-    """The pg_hba file that lets application roles in. UNKNOWN is treated as open when closing matters and as closed when serving matters."""
+    """The pg_hba file that lets application roles in.
+
+    UNKNOWN is treated as open when closing matters and as closed when serving matters.
+    """
 
     CLOSED = "closed"
     OPEN = "open"
@@ -304,7 +310,8 @@ class Facts:
 class PersistView:
     """Write the view durably; in the same write clear the intent if view.epoch >= intent.
 
-    stopped: in the same write also set stopped_epoch = view.epoch: the other member was not the primary before, or it consented.
+    stopped: in the same write also set stopped_epoch = view.epoch: the other member was not the primary before, or it
+    consented.
     """
 
     view: View
@@ -358,14 +365,21 @@ class Enforce:
 
 @dataclass(frozen=True, slots=True)
 class VerifyBarrier:
-    """Prove that commits wait for the peer: pause its replay, a remote_apply probe must wait, resume, it must finish. Sets Pg.barrier_epoch."""
+    """Prove that commits wait for the peer, and that it has all that was written before. Sets Pg.barrier_epoch.
+
+    Pause its replay; a remote_apply probe must be seen waiting; note our flush position; resume; the probe must finish
+    and the peer's flush must reach the noted position.
+    """
 
     epoch: Epoch
 
 
 @dataclass(frozen=True, slots=True)
 class StartPg:
-    """Start PostgreSQL: as standby of the peer (recovery), or as primary. The gate file is closed first. Includes Enforce(enforced) in the file."""
+    """Start PostgreSQL: as standby of the peer (recovery), or as primary.
+
+    The gate file is closed first. Includes Enforce(enforced) in the include file.
+    """
 
     as_standby: bool
     enforced: bool
@@ -378,7 +392,7 @@ class Promote:
 
 @dataclass(frozen=True, slots=True)
 class StopPg:
-    """Stop PostgreSQL orderly (fast mode): the connected standby receives everything. Falls back to KillPg after a deadline."""
+    """Stop PostgreSQL orderly (fast mode): the connected standby receives everything. Falls back to a kill when late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,7 +430,10 @@ class FenceOn:
 
 @dataclass(frozen=True, slots=True)
 class StartRejoin:
-    """Climb the recovery ladder against the primary `source`: follow, rewind, base backup, empty disk. Reports in Rejoin."""
+    """Climb the recovery ladder against the primary `source`: follow, rewind, base backup, empty disk.
+
+    Reports in Rejoin. While a destructive rung runs, or was cut short by a crash, Pg.state is ABSENT.
+    """
 
     source: MemberName
     epoch: Epoch
