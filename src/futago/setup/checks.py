@@ -19,7 +19,7 @@ from futago.runtime.faults import OperatorFault, Refused
 from futago.setup import machine, paths
 from futago.setup.fencing import FencePlan, power_state
 from futago.setup.files import read_secret
-from futago.setup.settings import check_name
+from futago.setup.settings import CHOICES, check_name
 
 Check = Callable[[], None]
 
@@ -140,6 +140,21 @@ def input_checks(place: Place, floating_ip: str) -> list[Check]:
             )
 
     return [lambda: _named(place.name, "--member"), addresses, floating]
+
+
+def check_choices(profile: str, recovery: str, fence_after: str) -> None:
+    """Each of the settings with a fixed set of words has one of them."""
+    for option, word, allowed in (
+        ("--profile", profile, CHOICES["profile"]),
+        ("--recovery", recovery, CHOICES["recovery"]),
+        ("--fence-after", fence_after, CHOICES["fence_after"]),
+    ):
+        if word not in allowed:
+            raise OperatorFault(
+                f"{option}: there is no `{word}`.",
+                hint=f"It is one of {', '.join(sorted(allowed))}.",
+                code="setup.choice",
+            )
 
 
 def _named(name: str, option: str) -> None:

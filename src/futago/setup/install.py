@@ -26,11 +26,7 @@ SYSTEMD = paths.ROOT / "etc/systemd/system"
 TMPFILES = paths.ROOT / "etc/tmpfiles.d/futago.conf"
 SYSCTL = paths.ROOT / "etc/sysctl.d/90-futago.conf"
 AGENT_UNIT = "futago-agent.service"
-BOOT_UNITS = (
-    "futago-receiver.service",
-    "futago-guard.service",
-    "futago-controller.service",
-)  # the controller starts the rest
+BOOT_UNITS = ("futago-receiver.service", "futago-guard.service", "futago-controller.service")  # it starts the rest
 MEMBER_UNITS = (*BOOT_UNITS, "futago-postgres.service", "futago-manager.service", "futago-web.service")
 KEY_BYTES = 32
 
@@ -124,7 +120,7 @@ def unit_text(name: str, *, postgres: str = "") -> str:
 
 
 def member_units(*, postgres: str) -> None:
-    """Write the units of a member and let systemd know them. `postgres` is the command line that starts the database."""
+    """Write the units of a member and let systemd know them. `postgres`: the command line that starts the database."""
     changed = [files.write(SYSTEMD / name, unit_text(name, postgres=postgres), mode=0o644) for name in MEMBER_UNITS]
     files.write(TMPFILES, unit_text("tmpfiles.conf"), mode=0o644)
     files.write(SYSCTL, unit_text("sysctl.conf"), mode=0o644)
@@ -149,14 +145,19 @@ def reload_units() -> None:
 
 
 def start(units: tuple[str, ...]) -> None:
-    """Enable the units for every boot and start those that do not run.
+    """Enable the units for every boot and start those that do not run, in this order.
 
     Raises:
         OperatorFault: one does not start; names the command that shows why.
     """
-    _must(["systemctl", "enable", "--quiet", *units], "The units cannot be enabled")
+    enable(*units)
     for unit in units:
         _must(["systemctl", "start", unit], f"{unit} does not start", hint=f"See `journalctl -u {unit} -n 50`.")
+
+
+def enable(*units: str) -> None:
+    """Let the units start at every boot. Raises OperatorFault."""
+    _must(["systemctl", "enable", "--quiet", *units], "The units cannot be enabled")
 
 
 def restart(unit: str) -> None:

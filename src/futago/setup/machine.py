@@ -133,3 +133,11 @@ def _status(args: Sequence[str]) -> int:
         raise Refused(f"{args[0]} is not installed") from e
     except subprocess.TimeoutExpired as e:
         raise Refused(f"{args[0]} did not answer") from e
+
+
+def status_text(unit: str) -> str:
+    """Return what the unit's program last told systemd about itself (StatusText); empty if nothing."""
+    try:
+        return tool(["systemctl", "show", "-p", "StatusText", "--value", unit]).strip()
+    except Refused:
+        return ""

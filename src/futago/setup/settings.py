@@ -127,7 +127,7 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
-_CHOICES = {
+CHOICES = {
     "authority": {"register", "fence"},
     "recovery": {"auto", "manual"},
     "fence_after": {"on", "stay_off"},
@@ -182,7 +182,7 @@ def _convert(text: str, kind: type[T], where: Path) -> T:
 
 
 def _check(s: Settings, where: Path) -> None:
-    for key, allowed in _CHOICES.items():
+    for key, allowed in CHOICES.items():
         value = getattr(s.pair, key)
         if value not in allowed:
             raise _fault(where, f"pair.{key} is `{value}`; it must be one of {', '.join(sorted(allowed))}")
