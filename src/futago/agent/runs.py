@@ -1,8 +1,8 @@
 """The keeper of runs: takes orders, sees that each starts at most once, waits for their ends, and keeps the results
 until they are committed.
 
-What it knows in memory is only a view of the disk (records.py); what to do about a run is always decided by `judge` from what is observed there. The
-keeper may be killed at any instant: the next one looks at every directory and goes on.
+What it knows in memory is only a view of the disk (records.py); what to do about a run is always decided by `judge`
+from what is observed there. The keeper may be killed at any instant: the next one looks at every directory and goes on.
 
     order -> [durable] -> taken -> [shim] -> running -> [exit code] -> ended -> (delivered, committed) -> removed
 """

@@ -1,9 +1,10 @@
 """The managers' end of the agent link: accepts agents on PORT_AGENT, on both members always, and keeps the register
 of who is connected.
 
-So that a switch needs no new connection: sessions to a standby exist and are idle, and come to life when `set_role` says so. The hub decides nothing about
-runs; it hands what agents say to the engine through one bounded queue, and sends what the engine wants sent. While this member is not active, nothing that
-agents say about runs is kept: they will say it again to whoever is.
+So that a switch needs no new connection: sessions to a standby exist and are idle, and come to life when `set_role`
+says so. The hub decides nothing about runs; it hands what agents say to the engine through one bounded queue, and
+sends what the engine wants sent. While this member is not active, nothing that agents say about runs is kept: they
+will say it again to whoever is.
 """
 
 from __future__ import annotations
@@ -101,8 +102,13 @@ class AgentHub:
     """
 
     def __init__(
-        self, settings: Settings, log: Log, *, listen: str = "0.0.0.0", port: int = paths.PORT_AGENT, context:
-        ssl.SSLContext | None = None  # noqa: S104
+        self,
+        settings: Settings,
+        log: Log,
+        *,
+        listen: str = "0.0.0.0",
+        port: int = paths.PORT_AGENT,
+        context: ssl.SSLContext | None = None,  # noqa: S104
     ) -> None:
         self.counters = Counters()
         self.inbox: asyncio.Queue[HubEvent] = asyncio.Queue(maxsize=INBOX_MAX)
@@ -126,8 +132,10 @@ class AgentHub:
     async def run(self) -> None:
         """Accept agents until cancelled; where the port is taken, try again."""
         context = self._context or tls.server_context()
-        listener = TlsListener(address=self._where[0], port=self._where[1], context=context, serve=self._serve,
-        log=self._log) while True:
+        listener = TlsListener(
+            address=self._where[0], port=self._where[1], context=context, serve=self._serve, log=self._log
+        )
+        while True:
             try:
                 await listener.run()
             except OperatorFault as e:
@@ -203,13 +211,16 @@ class AgentHub:
         self._register(session)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(c) for c in (self._receive(session, stream), self._send_all(session,
-                stream))] await session.ended.wait()
+                tasks = [
+                    group.create_task(c) for c in (self._receive(session, stream), self._send_all(session, stream))
+                ]
+                await session.ended.wait()
                 for task in tasks:
                     task.cancel()
         except* (OSError, EOFError, TimeoutError) as e:
-            self._log.event("agent.lost", agent=session.agent, why=str(e.exceptions[0]) or
-            type(e.exceptions[0]).__name__)
+            self._log.event(
+                "agent.lost", agent=session.agent, why=str(e.exceptions[0]) or type(e.exceptions[0]).__name__
+            )
         except* RemoteProtocolFault as e:
             self._log.warning("agent.broke_rules", agent=session.agent, error=str(e.exceptions[0]))
         finally:
@@ -226,8 +237,7 @@ class AgentHub:
         role = self._role
         self._put(session, Welcome(member=self._settings.me, epoch=role.epoch, is_active=role.is_active))
         self._log.event("agent.connected", agent=session.agent, address=session.address, epoch=role.epoch)
-        if role.is_active and not self.inbox.full():  # a full inbox: the engine finds the agent in `connected` in its
-        next round
+        if role.is_active and not self.inbox.full():  # full: the engine finds it in `connected`
             self.inbox.put_nowait(Connected(agent=session.agent, address=session.address, boot=session.boot))
 
     async def _receive(self, session: _Session, stream: FrameStream[FromAgent]) -> None:
