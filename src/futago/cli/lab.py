@@ -147,7 +147,7 @@ def fault(  # noqa: PLR0917  typer passes by name
     _print(
         done,
         as_json=as_json,
-        text=f"{done['utc']} {' '.join([done['fault'], done['target'], *done['words']])} (at {done['at']} ns since boot)",
+        text=f"{done['utc']} {' '.join([done['fault'], done['target'], *done['words']])} at {done['at']} ns since boot",
     )
 
 

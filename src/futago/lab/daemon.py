@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import selectors
 import socketserver
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from futago.runtime.clock import now_at, now_utc
 from futago.runtime.faults import FutagoFault, OperatorFault
 from futago.runtime.log import Log
 
+OPEN_FILES_MAX = 524_288  # of a host; what distributions set for their services
 CONSOLE_BYTES_MAX = 32 << 20  # a console log that grew beyond this starts anew
 RELAY = "relay"
 
@@ -325,6 +328,8 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 def main(name: str) -> int:
     """Run the daemon of the lab `name`; it ends by being killed with its cgroup."""
     where = places(name)
+    with suppress(OSError, ValueError):  # a machine that is itself confined may not raise it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, OPEN_FILES_MAX))
     network.NAMESPACES.mkdir(parents=True, exist_ok=True)
     machine.tool("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(network.NAMESPACES))
     daemon = Daemon(where, load_state(where))

@@ -363,7 +363,7 @@ class Lab:
                 s.sendall(json.dumps(request).encode() + b"\n")
                 with s.makefile("rb") as f:
                     line = f.readline()
-        except (ConnectionRefusedError, FileNotFoundError) as e:
+        except (ConnectionError, FileNotFoundError) as e:
             hint = f"Run `futago lab down --name {self.name}`, then `up`."
             raise OperatorFault(
                 f"The lab `{self.name}` is broken: its daemon {state.daemon_pid} does not answer.",

@@ -229,16 +229,16 @@ def children(pid: int) -> list[int]:
 
 
 def started_ticks(pid: int) -> int:
-    """Return when a process started, in ticks since boot.
+    """Return when a process started, in ticks since boot; 0 if there is none, or only what is left of it.
 
-    0 if there is none. With the pid it names one process for good.
+    With the pid it names one process for good.
     """
     try:
-        return int(
-            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rsplit(")", 1)[1].split()[19]
-        )
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return 0
+    fields = stat.rsplit(")", 1)[1].split()
+    return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 def within(cgroup: Cgroup, command: Sequence[str]) -> list[str]:
