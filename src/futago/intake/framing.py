@@ -1,8 +1,10 @@
-"""Syslog frames on a TCP stream (RFC 6587): octet counting and lines, also mixed on one connection. Pure protocol, no I/O.
+"""Syslog frames on a TCP stream (RFC 6587): octet counting and lines, also mixed on one connection. Pure
+protocol, no I/O.
 
-A frame that begins with digits, a space and `<` is counted; anything else goes to the next LF. The `<` matters: many senders write lines that begin
-with a date. Longer frames than DATA_BYTES_MAX are cut: their beginning is kept and flagged, the rest is skipped, and the stream goes on. No input
-raises, and never more than one frame and a head is held.
+A frame that begins with digits, a space and `<` is counted; anything else goes to the next LF. The `<` matters:
+many senders write lines that begin with a date. Longer frames than DATA_BYTES_MAX are cut: their beginning is
+kept and flagged, the rest is skipped, and the stream goes on. No input raises, and never more than one frame
+and a head is held.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The nouns of the intake: records, incarnations, positions, marks.
 
-Pure data, light imports (the receiver uses it). A *record* is one datagram or frame as it came, with when and from where. An *incarnation* is one life
-of one member's receiver: its records are numbered 1, 2, 3, ... A *position* is (incarnation, sequence). Receive times are nanoseconds of the receiver's
-steady clock: wall time when the machine's boot was first seen, counting evenly from then on, whatever is done to the wall clock later.
+Pure data, light imports (the receiver uses it). A *record* is one datagram or frame as it came, with when and
+from where. An *incarnation* is one life of one member's receiver: its records are numbered 1, 2, 3, ... A
+*position* is (incarnation, sequence). Receive times are nanoseconds of the receiver's steady clock: wall time
+when the machine's boot was first seen, counting evenly from then on, whatever is done to the wall clock later.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Flag(enum.IntFlag):
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One message as received. `source` is 16 bytes, IPv4 mapped into IPv6; `data` is what came, without the framing."""
+    """One message as received. `source` is 16 bytes, IPv4 mapped into IPv6; `data` is what came, without the
+    framing."""
 
     sequence: int
     time_ns: int
@@ -55,7 +57,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 class Incarnation(msgspec.Struct, frozen=True):
     """One life of a receiver.
 
-    `zero_ns` is the wall time that its steady clock gave to the machine's boot; incarnations with the same `zero_ns` and `boot` share one timeline.
+    `zero_ns` is the wall time that its steady clock gave to the machine's boot; incarnations with the same
+    `zero_ns` and `boot` share one timeline.
     `boot` is 16 bytes, a digest of the boot id.
     """
 
@@ -74,8 +77,9 @@ class Position(msgspec.Struct, frozen=True, order=True):
 class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a receiver notes about itself, each second, as a record of its own journal (Protocol.CONTROL, msgpack).
 
-    It shows that the receiver was receiving up to then. `wall_ahead_ns`: wall clock minus steady clock. `peer_ahead_ns`: the other receiver's steady
-    clock minus ours, as measured over the journal sync against its timeline `peer_zero_ns`; None while the two do not speak.
+    It shows that the receiver was receiving up to then. `wall_ahead_ns`: wall clock minus steady clock.
+    `peer_ahead_ns`: the other receiver's steady clock minus ours, as measured over the journal sync against its
+    timeline `peer_zero_ns`; None while the two do not speak.
     """
 
     wall_ahead_ns: int = 0

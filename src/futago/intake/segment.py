@@ -2,11 +2,12 @@
 
     <journal>/<ordinal>-<incarnation>/<first sequence>.seg
     segment = head (64 bytes) record record record ...
-    record  = magic, crc32, length, protocol, flags, port, sequence, receive time, source address (48 bytes together), data
+    record  = magic, crc32, length, protocol, flags, port, sequence, receive time, source address (48 bytes
+    together), data
 
-The crc covers everything after itself. Sequences grow within a segment; a gap is allowed (a copy that began later). A record that does not pass its
-check ends the walk: whether that is a torn tail or damage is for the caller to say, who knows whether more may come. `resume` finds the next sound
-record after damage.
+The crc covers everything after itself. Sequences grow within a segment; a gap is allowed (a copy that began
+later). A record that does not pass its check ends the walk: whether that is a torn tail or damage is for the
+caller to say, who knows whether more may come. `resume` finds the next sound record after damage.
 """
 
 from __future__ import annotations

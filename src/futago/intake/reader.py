@@ -1,0 +1,197 @@
+"""Reads a journal in order, across segments and incarnations, while another program appends to it.
+
+The one rule that matters: what cannot be read yet and what will never be readable look alike at the end of a file. So
+bad bytes are passed over only where something newer exists after them (a later segment, a later incarnation, an end
+mark); at the very end of the journal the reader waits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from futago.intake.journal import Folder, SegmentFile, end_of, folders, segments
+from futago.intake.model import Incarnation, Position, Record
+from futago.intake.segment import SEGMENT_HEAD_BYTES, resume, scan, unpack_head
+from futago.runtime.faults import Corrupt
+
+READ_BYTES = 1 << 20
+
+
+class Read(msgspec.Struct, frozen=True, gc=False):
+    """Records that follow each other in one incarnation. `raw` holds exactly their bytes."""
+
+    incarnation: Incarnation
+    records: list[Record]
+    raw: bytes
+
+
+@dataclass(slots=True)
+class _Open:
+    """The segment being read."""
+
+    folder: Folder
+    file: SegmentFile
+    fd: int
+    offset: int
+    incarnation: Incarnation
+    until: int | None = None  # first sequence of the segment after it, once there is one
+    is_final: bool = False  # it will not grow any more
+
+
+class JournalReader:
+    """Reads a journal from given positions on.
+
+    Args:
+        root: the journal; it need not exist yet.
+        after: incarnation -> sequence: what was read before; incarnations that are missing are read from their start.
+    """
+
+    def __init__(self, root: Path, after: Mapping[str, int]) -> None:
+        self._root = root
+        self._after = dict(after)
+        self._done: set[str] = set()
+        self._open: _Open | None = None
+        self.damaged = 0  # places that were passed over because they did not pass their check
+
+    def read(
+        self, *, bytes_max: int = READ_BYTES, through: Position | None = None, is_looking: bool = True
+    ) -> Read | None:
+        """Return the next records, or None if there are none now.
+
+        Args:
+            bytes_max: how much to read at once; more than one record's bound.
+            through: of that incarnation, nothing after that sequence.
+            is_looking: at the end of a file, look for newer files; costs a few system calls.
+        """
+        while True:
+            if self._open is None and not (is_looking and self._advance()):
+                return None
+            found = self._read_open(bytes_max, through)
+            if found is not None:
+                return found
+            if not is_looking or not self._leave():
+                return None
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._open is not None:
+            os.close(self._open.fd)
+            self._open = None
+
+    def _read_open(self, bytes_max: int, through: Position | None) -> Read | None:
+        at = self._open
+        assert at is not None
+        data = os.pread(at.fd, bytes_max, at.offset)
+        after = self._after.get(at.folder.id, 0)
+        limit = through.sequence if through is not None and through.incarnation == at.folder.id else None
+        if at.until is not None:
+            limit = at.until - 1 if limit is None else min(limit, at.until - 1)
+        found = scan(data, after=max(after, at.file.first_sequence - 1), through=limit)
+        if not found.records:
+            return None
+        at.offset += found.end
+        self._after[at.folder.id] = found.records[-1].sequence
+        return Read(at.incarnation, found.records, data[: found.end])
+
+    def _leave(self) -> bool:
+        """At the end of what can be read in this segment: go on behind it if something newer exists."""
+        at = self._open
+        assert at is not None
+        if not at.is_final:
+            later = [f for f in segments(at.folder.path) if f.first_sequence > at.file.first_sequence]
+            at.until = later[0].first_sequence if later else None
+            at.is_final = bool(later) or self._has_ended(at.folder)
+            return at.is_final  # once more: what was appended before that became so
+        if self._pass_damage(at):
+            return True
+        if at.until is None:
+            self._done.add(at.folder.id)
+        else:
+            self._after[at.folder.id] = max(self._after.get(at.folder.id, 0), at.until - 1)
+        self.close()
+        return True
+
+    def _has_ended(self, folder: Folder) -> bool:
+        if end_of(folder.path) is not None:
+            return True
+        return any(one.ordinal > folder.ordinal and segments(one.path) for one in folders(self._root))
+
+    def _pass_damage(self, at: _Open) -> bool:
+        """Go to the next sound record of a segment that will not grow, if there is one."""
+        rest = os.pread(at.fd, os.fstat(at.fd).st_size, at.offset)
+        after = max(self._after.get(at.folder.id, 0), at.file.first_sequence - 1)
+        if not rest or scan(rest, after=after).records:
+            return False  # nothing more, or only what the next segment repeats
+        self.damaged += 1
+        again = resume(rest, 0, after=after)
+        if again is None:
+            return False
+        at.offset += again
+        return True
+
+    def _advance(self) -> bool:
+        """Open the next segment that may hold something new."""
+        for folder in folders(self._root):
+            if folder.id in self._done:
+                continue
+            file = self._segment_after(folder)
+            if file is not None:
+                return self._enter(folder, file)
+            if not self._has_ended(folder):
+                return False
+            self._done.add(folder.id)
+        return False
+
+    def _segment_after(self, folder: Folder) -> SegmentFile | None:
+        """Return the segment that holds what follows the position, or the last one before it."""
+        after, end = self._after.get(folder.id, 0), end_of(folder.path)
+        if end is not None and after >= end:
+            return None
+        files = segments(folder.path)
+        best = None
+        for file in files:
+            if best is None or file.first_sequence <= after + 1:
+                best = file
+        return best
+
+    def _enter(self, folder: Folder, file: SegmentFile) -> bool:
+        fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            head = unpack_head(os.pread(fd, SEGMENT_HEAD_BYTES, 0))
+        except Corrupt:
+            os.close(fd)
+            return self._enter_damaged(folder, file)
+        self._open = _Open(folder, file, fd, SEGMENT_HEAD_BYTES, head.incarnation)
+        self._skip_known()
+        return True
+
+    def _enter_damaged(self, folder: Folder, file: SegmentFile) -> bool:
+        """A segment without a sound head: nothing in it can be trusted; go on behind it once it cannot become whole."""
+        later = [f for f in segments(folder.path) if f.first_sequence > file.first_sequence]
+        if later:
+            self.damaged += 1
+            self._after[folder.id] = max(self._after.get(folder.id, 0), later[0].first_sequence - 1)
+            return self._advance()
+        if self._has_ended(folder):
+            self.damaged += 1
+            self._done.add(folder.id)
+            return self._advance()
+        return False
+
+    def _skip_known(self) -> None:
+        """Go to the position inside the segment just opened."""
+        at = self._open
+        assert at is not None
+        known, after = self._after.get(at.folder.id, 0), at.file.first_sequence - 1
+        while after < known:
+            data = os.pread(at.fd, READ_BYTES, at.offset)
+            found = scan(data, after=after, through=known)
+            if not found.records:
+                return
+            at.offset += found.end
+            after = found.records[-1].sequence

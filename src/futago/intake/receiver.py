@@ -1,0 +1,386 @@
+"""The receiver: `futago run receiver`, on both members, always, whatever the role and the database do.
+
+It listens, journals, streams its journal to the other member and keeps a copy of the other's. Nothing is parsed,
+decided or answered. It imports only the standard library, uvloop and msgspec, so that it is there first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Coroutine
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from futago.intake.consumed import Consumed
+from futago.intake.copy import JournalCopy
+from futago.intake.journal import Repaired, new_incarnation, prune, repair
+from futago.intake.listen import Addresses, Counters, TcpSyslog, Turns, UdpPort, tcp_socket
+from futago.intake.model import Mark, Protocol
+from futago.intake.own import OwnJournal
+from futago.intake.sync import Downstream, Peer, Upstream
+from futago.intake.writer import JournalWriter
+from futago.link import tls
+from futago.runtime import service
+from futago.runtime.faults import OperatorFault
+from futago.runtime.log import Log
+from futago.runtime.role import RoleWatch
+from futago.setup import paths
+from futago.setup import settings as settings_file
+
+TURN_S = 0.1
+MARK_S = 1.0
+HOUSEKEEPING_S = 2.0
+JOURNAL_BYTES_MAX = 16 << 30  # both journals together
+FREE_BYTES_MIN = 512 << 20  # left to the others on the disk ...
+FREE_SHARE_MIN = 0.05  # ... or this share of it, whichever is less
+NICE = -15
+EXIT_SETTINGS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where devices send to."""
+
+    syslog_udp: int = 514
+    syslog_tcp: int = 514
+    snmp_udp: int = 162
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverConfig:
+    """Everything a receiver needs to know; tests make their own."""
+
+    me: str
+    pair_id: str
+    peer: Peer | None
+    own_root: Path = paths.JOURNAL_OWN
+    copy_root: Path = paths.JOURNAL_PEER
+    socket: Path = paths.RECEIVER_SOCKET
+    controller: Path = paths.CONTROLLER_SOCKET
+    ports: Ports = field(default_factory=Ports)
+    hosts: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104  devices send from everywhere
+    journal_host: str = "0.0.0.0"  # noqa: S104  mutual TLS guards the port
+    journal_port: int = paths.PORT_JOURNAL
+    cert: Path = paths.OWN_CERT
+    key: Path = paths.OWN_KEY
+    ca: Path = paths.CA_CERT
+
+
+class Receiver:
+    """The parts of the program, and how they hang together. `run` until `stop` is set."""
+
+    def __init__(self, config: ReceiverConfig, *, log: Log) -> None:
+        self._config = config
+        self._log = log
+        self.counters = Counters()
+        self.consumed = Consumed(me=config.me)
+        self.repaired = Repaired()
+        self._turns = Turns(self.counters)
+        self._opened: set[TcpSyslog] = set()
+        self._udp: list[UdpPort] = []
+        self._servers: list[asyncio.Server] = []
+        self._unbound: list[str] = []
+        self._is_paused = False
+        self._journal_bytes = 0
+        self._role = RoleWatch(config.controller)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Receive until `stop`; then make durable what was taken."""
+        addresses = Addresses()
+        self._open_journals()
+        try:
+            await self._listen(addresses)
+            self.journal.mark(Mark(wall_ahead_ns=self.journal.clock.wall_ahead_ns()))
+            service.notify_ready(f"incarnation {self.journal.incarnation.id}")
+            self._log.event("receiver.started", incarnation=self.journal.incarnation.id, unbound=self._unbound)
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one) for one in self._loops()]
+                await stop.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self._close()
+
+    def set_peer(self, peer: Peer | None) -> None:
+        """The pair's settings changed: another member, or other addresses."""
+        self.upstream.peer = peer
+        self.downstream.peer = peer
+
+    def _open_journals(self) -> None:
+        config, loop = self._config, asyncio.get_running_loop()
+        self.repaired = repair(config.own_root, are_all_ended=True)
+        if self.repaired.damaged:
+            self._log.warning("journal.damaged", places=self.repaired.damaged)
+
+        def synced() -> None:  # in the writing thread
+            with contextlib.suppress(RuntimeError):  # the loop ended meanwhile
+                loop.call_soon_threadsafe(self.upstream.synced)
+
+        incarnation = new_incarnation(self.repaired.newest)
+        self.journal = OwnJournal(JournalWriter(config.own_root, on_synced=synced), incarnation)
+        self.copy = JournalCopy.open(config.copy_root)
+        self.upstream = Upstream(
+            journal=self.journal,
+            root=config.own_root,
+            pair_id=config.pair_id,
+            context=tls.client_context(cert=config.cert, key=config.key, ca=config.ca),
+            consumed=self.consumed,
+            log=self._log,
+        )
+        self.downstream = Downstream(
+            copy=self.copy, own=self.journal, pair_id=config.pair_id, consumed=self.consumed, log=self._log
+        )
+        self.set_peer(config.peer)
+
+    async def _listen(self, addresses: Addresses) -> None:
+        config, loop = self._config, asyncio.get_running_loop()
+        for host in config.hosts:
+            for port, protocol in (
+                (config.ports.syslog_udp, Protocol.SYSLOG_UDP),
+                (config.ports.snmp_udp, Protocol.SNMP_UDP),
+            ):
+                try:
+                    self._udp.append(UdpPort(host, port, protocol, journal=self.journal, addresses=addresses))
+                except OSError as e:
+                    self._unbound.append(f"udp {host} {port}: {e.strerror}")
+            try:
+                sock = tcp_socket(host, config.ports.syslog_tcp)
+            except OSError as e:
+                self._unbound.append(f"tcp {host} {config.ports.syslog_tcp}: {e.strerror}")
+                continue
+
+            def connection() -> TcpSyslog:
+                return TcpSyslog(journal=self.journal, addresses=addresses, counters=self.counters, opened=self._opened)
+
+            self._servers.append(await loop.create_server(connection, sock=sock, backlog=1024))
+        if not self._udp and not self._servers:
+            raise OperatorFault(
+                f"No port to receive on could be opened: {'; '.join(self._unbound)}.",
+                hint="Stop the program that holds them (rsyslog, snmptrapd?), or give the unit CAP_NET_BIND_SERVICE.",
+                code="receiver.ports",
+            )
+        for udp in self._udp:
+            udp.start(self._turns, self._udp)
+        await self._serve_others()
+
+    async def _serve_others(self) -> None:
+        config = self._config
+        context = tls.server_context(cert=config.cert, key=config.key, ca=config.ca)
+        sync = await asyncio.start_server(
+            self.downstream.serve, config.journal_host, config.journal_port, ssl=context, reuse_address=True
+        )
+        self._servers.append(sync)
+        self.journal_port: int = sync.sockets[0].getsockname()[1]
+        config.socket.parent.mkdir(parents=True, exist_ok=True)
+        config.socket.unlink(missing_ok=True)
+        local = await asyncio.start_unix_server(self._local, str(config.socket), limit=1 << 20)
+        os.chmod(config.socket, 0o660)
+        self._servers.append(local)
+
+    def _loops(self) -> list[Coroutine[Any, Any, None]]:
+        return [self._turn(), self._mark(), self._keep_house(), self.upstream.run(), self._role.run()]
+
+    async def _turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._turns.turn(self.journal.clock.now_ns(), self._udp)
+            self.upstream.note_time(loop.time())
+            if self.journal.is_congested != self._is_paused:
+                self._set_paused(self.journal.is_congested)
+            await asyncio.sleep(TURN_S)
+
+    def _set_paused(self, is_paused: bool) -> None:
+        self._is_paused = is_paused
+        self.counters.congested += is_paused
+        self._log.warning("receiver.congested" if is_paused else "receiver.flowing", fault=self.journal.writer.fault)
+        everything: list[UdpPort | TcpSyslog] = [*self._udp, *self._opened]
+        for one in everything:
+            if is_paused:
+                one.pause()
+            else:
+                one.resume()
+
+    async def _mark(self) -> None:
+        while True:
+            await asyncio.sleep(MARK_S)
+            clock = self.upstream.clock
+            is_measured = self.upstream.is_connected and clock.ahead_ns is not None
+            self.journal.mark(
+                Mark(
+                    wall_ahead_ns=self.journal.clock.wall_ahead_ns(),
+                    peer_zero_ns=clock.zero_ns if is_measured else None,
+                    peer_ahead_ns=clock.ahead_ns if is_measured else None,
+                )
+            )
+
+    async def _keep_house(self) -> None:
+        while True:
+            with contextlib.suppress(OSError):  # the disk is away: the writers say so
+                await asyncio.to_thread(self._prune)
+            await asyncio.sleep(HOUSEKEEPING_S)
+
+    def _prune(self) -> None:
+        config = self._config
+        is_short = _is_short(config.own_root) or self._journal_bytes > JOURNAL_BYTES_MAX
+        own = prune(config.own_root, self.consumed.of(config.me), is_short=is_short)
+        other = prune(config.copy_root, self.consumed.of_others(), is_short=is_short)
+        self._journal_bytes = own + other
+        self.journal.is_disk_short = _is_short(config.own_root) or self._journal_bytes > JOURNAL_BYTES_MAX
+
+    async def _local(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the programs of this machine: one JSON request a line."""
+        try:
+            while line := await reader.readline():
+                writer.write(msgspec.json.encode(self._answer(line)) + b"\n")
+                await writer.drain()
+        except (OSError, ValueError):
+            pass  # the other program went away, or sent a line that is far too long
+        finally:
+            writer.close()
+
+    def _answer(self, line: bytes) -> dict[str, object]:
+        try:
+            request = msgspec.json.decode(line, type=_Request)
+        except msgspec.MsgspecError as e:
+            return {"ok": False, "error": f"not a request: {e}", "hint": 'Send {"op":"status"}.'}
+        if request.op == "status":
+            return {"ok": True, **self.status()}
+        if request.op == "prune":
+            self.consumed.learn(request.positions)
+            return {"ok": True}
+        return {"ok": False, "error": f"unknown op {request.op}", "hint": "There are: status, prune."}
+
+    def status(self) -> dict[str, object]:
+        """Return what `futago status` needs (docs/internals/intake.md)."""
+        now_s = asyncio.get_running_loop().time()
+        self._count()
+        position, acked, role = self.copy.position, self.upstream.acked, self._role.role
+        return {
+            "incarnation": self.journal.incarnation.id,
+            "own": {"last": self.journal.sequence, "synced": self.journal.synced_sequence},
+            "peer_copy": {
+                "incarnation": position.incarnation if position else "",
+                "last": position.sequence if position else 0,
+            },
+            "sync": {
+                "connected": self.upstream.is_connected and self.downstream.is_connected,
+                "peer_has": acked.sequence if acked and acked.incarnation == self.journal.incarnation.id else 0,
+                "error": self.upstream.last_error or self.downstream.last_error,
+                "peer_ahead_ns": self.upstream.clock.ahead_ns,
+            },
+            "complete": self.upstream.is_complete(now_s) and self.downstream.is_complete(now_s),
+            "role": str(role.role),
+            "solo": role.solo,
+            "unbound": self._unbound,
+            "fault": self.journal.writer.fault or self.copy.writer.fault,
+            "counters": {
+                **asdict(self.counters),
+                "journal_bytes": self._journal_bytes,
+                "syncs": self.journal.writer.syncs,
+                "worst_sync_ms": round(self.journal.writer.worst_sync_s * 1000, 1),
+                "cut_bytes": self.repaired.cut_bytes,
+                "damaged": self.repaired.damaged,
+                "sync_refused": self.downstream.refused,
+            },
+        }
+
+    def _count(self) -> None:
+        counters = self.counters
+        counters.syslog_udp = sum(u.received for u in self._udp if u.protocol is Protocol.SYSLOG_UDP)
+        counters.snmp_udp = sum(u.received for u in self._udp if u.protocol is Protocol.SNMP_UDP)
+        counters.udp_errors = sum(u.errors for u in self._udp)
+        counters.kernel_drops = sum(u.kernel_drops() for u in self._udp)
+        counters.tcp_open = len(self._opened)
+
+    def _close(self) -> None:
+        for udp in self._udp:
+            udp.close()
+        for server in self._servers:
+            server.close()
+        for connection in list(self._opened):
+            if connection.transport is not None:
+                connection.transport.close()
+        self.journal.hand()
+        self.journal.writer.close()
+        self.copy.close()
+        self._config.socket.unlink(missing_ok=True)
+
+
+class _Request(msgspec.Struct, frozen=True):
+    op: str
+    positions: dict[str, dict[str, int]] = {}
+
+
+def _is_short(root: Path) -> bool:
+    while not root.exists():
+        root = root.parent
+    disk = os.statvfs(root)
+    free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    return free < min(FREE_BYTES_MIN, FREE_SHARE_MIN * size)
+
+
+def config_of(settings: settings_file.Settings) -> ReceiverConfig:
+    """Return what the settings file says to a receiver."""
+    other = settings.peer
+    peer = Peer(other.name, (other.heartbeat, other.service), paths.PORT_JOURNAL) if other else None
+    return ReceiverConfig(me=settings.me, pair_id=settings.pair.id, peer=peer)
+
+
+async def _follow_settings(receiver: Receiver, log: Log) -> None:
+    """Learn of a peer that joined, or of its new addresses, without a restart."""
+    changed = _changed_at()
+    while True:
+        await asyncio.sleep(1)
+        now = _changed_at()
+        if now == changed:
+            continue
+        changed = now
+        try:
+            receiver.set_peer(config_of(settings_file.load()).peer)
+            log.event("receiver.settings_read")
+        except OperatorFault as e:
+            log.warning("receiver.settings_refused", error=str(e))
+
+
+def _changed_at() -> int:
+    try:
+        return paths.SETTINGS.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+async def _main(stop: asyncio.Event) -> int:
+    log = Log(program="receiver")
+    try:
+        config = config_of(settings_file.load())
+        log = log.bind(member=config.me)
+        receiver = Receiver(config, log=log)
+        async with asyncio.TaskGroup() as group:
+            follow = group.create_task(_follow_settings(receiver, log))
+            await receiver.run(stop)
+            follow.cancel()
+    except OperatorFault as e:
+        return _cannot_start(log, e)
+    except ExceptionGroup as group_of_faults:
+        faults, rest = group_of_faults.split((OperatorFault, OSError))
+        if rest is not None or faults is None:
+            raise
+        return _cannot_start(log, faults.exceptions[0])
+    return 0
+
+
+def _cannot_start(log: Log, fault: Exception) -> int:
+    log.error("receiver.cannot_start", error=str(fault))
+    return EXIT_SETTINGS
+
+
+def main() -> int:
+    """Run the receiver until it is told to stop."""
+    with contextlib.suppress(OSError):
+        os.nice(NICE)
+    return service.run(_main)
