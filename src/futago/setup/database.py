@@ -8,19 +8,13 @@ a lost one would be taken for the truth.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-
-from futago.cluster import pgconf, slots
+from futago.cluster import slots
+from futago.cluster.found import found_database
 from futago.cluster.model import Epoch, MemberName, View
 from futago.cluster.pgconf import Layout
-from futago.runtime.faults import Corrupt, OperatorFault
-from futago.runtime.process import AS_POSTGRES, ENVIRONMENT
-from futago.setup import files, paths
+from futago.runtime.faults import Corrupt, OperatorFault, Refused
+from futago.setup import paths
 from futago.setup.settings import Settings
-
-INITDB_S_MAX = 120.0
-FOUND_S_MAX = 60.0
 
 
 def command_line(layout: Layout | None = None) -> str:
@@ -47,48 +41,12 @@ def create(own: Settings, layout: Layout | None = None) -> None:
             hint="Nothing is made in its place. If the other member serves, run `futago recover`.",
             code="init.database-gone",
         )
-    files.write(layout.unfinished, "", mode=0o600, owner=files.DATABASE)
-    shutil.rmtree(layout.data, ignore_errors=True)
-    _initdb(layout)
-    _found(layout)
-    layout.unfinished.unlink()
-    files.sync_directory(layout.volume)
-
-
-def _initdb(layout: Layout) -> None:
-    shape = ["--encoding=UTF8", "--locale=C.UTF-8", "--auth=reject", "--data-checksums", "--no-instructions"]
-    command = [str(layout.bin / "initdb"), "-D", str(layout.data), "-U", "postgres", *shape]
-    _run(command, "", "The database cannot be made", deadline_s=INITDB_S_MAX)
-
-
-def _found(layout: Layout) -> None:
-    """Make roles and database in single-user mode: nobody can connect meanwhile, and no port is needed."""
-    command = [str(layout.bin / "postgres"), "--single", "-D", str(layout.data), "-c", "exit_on_error=on", "postgres"]
-    _run(command, pgconf.FOUND_SQL, "The database's roles cannot be made", deadline_s=FOUND_S_MAX)
-
-
-def _run(command: list[str], text: str, otherwise: str, *, deadline_s: float) -> None:
-    """Run one of PostgreSQL's programs as user postgres."""
     try:
-        done = subprocess.run(
-            [*AS_POSTGRES, *command],
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=deadline_s,
-            check=False,
-            env=ENVIRONMENT,
-            cwd="/",
-        )
-        said = "" if done.returncode == 0 else (done.stderr.strip() or done.stdout.strip())[-500:] or "no message"
-    except subprocess.TimeoutExpired:
-        said = f"no end within {deadline_s:g} s"
-    except OSError as e:
-        said = str(e)
-    if said:
+        found_database(layout)
+    except Refused as e:
         raise OperatorFault(
-            f"{otherwise}: {said}", hint="Mend it, then run the same command again.", code="init.database"
-        )
+            f"The database cannot be made: {e}.", hint="Mend it, then run the same command again.", code="init.database"
+        ) from e
 
 
 def durable_view() -> View | None:

@@ -85,10 +85,20 @@ def power_state(plan: FencePlan) -> str:
 
 def _ipmi(plan: FencePlan, password_file: Path) -> str:
     device = plan.device
-    args = ["ipmitool", "-I", "lanplus", "-C", "3", "-N", "1", "-R", "2", "-H", device.address, "-U", device.user]
-    try:
-        return machine.tool([*args, "-f", str(password_file), "chassis", "power", "status"], deadline_s=DEADLINE_S)
-    except Refused as e:
-        if "RAKP" in str(e) or "password" in str(e).lower():
-            raise Refused(f"it refuses the user {device.user} or the password ({e})") from e
-        raise
+    args = ["ipmitool", "-v", "-I", "lanplus", "-C", "3", "-N", "1", "-R", "2", "-H", device.address, "-U", device.user]
+    done = machine.attempt([*args, "-f", str(password_file), "chassis", "power", "status"], deadline_s=DEADLINE_S)
+    if done.returncode == 0:
+        return done.stdout
+    for said, meaning in _MEANINGS.items():
+        if said in done.stderr:
+            raise Refused(meaning.format(user=device.user))
+    raise Refused(f"ipmitool said: {(done.stderr.strip().splitlines() or ['nothing'])[-1][:200]}")
+
+
+_MEANINGS = {
+    "RAKP 2 HMAC is invalid": "it refuses the password of {user}",
+    "unauthorized name": "it has no user {user}",
+    "Get Auth Capabilities error": "it does not answer",
+    "invalid authentication algorithm": "it does not offer cipher suite 3",
+}
+"""What ipmitool says with -v, and what that means."""

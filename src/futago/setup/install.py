@@ -63,7 +63,7 @@ def directories() -> None:
     files.directory(paths.CLUSTER, mode=0o755)
     for journal in (paths.JOURNAL_OWN.parent, paths.JOURNAL_OWN, paths.JOURNAL_PEER):
         files.directory(journal, mode=0o750, owner=files.OURS)
-    files.directory(paths.PG_VOLUME, mode=0o755, owner=files.DATABASE)
+    files.directory(paths.PG_VOLUME, mode=0o755)
 
 
 def own_authority(wanted: Settings) -> None:

@@ -13,7 +13,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,22 +44,29 @@ class _IpLink(msgspec.Struct):
     addr_info: list[_AddrInfo] = []
 
 
-def tool(args: Sequence[str], *, deadline_s: float = 10, env: Mapping[str, str] | None = None) -> str:
+def tool(args: Sequence[str], *, deadline_s: float = 10) -> str:
     """Run one of the system's tools; return its standard output.
 
     Raises:
         Refused: it is not installed, failed, or did not end in time.
     """
-    try:
-        done = subprocess.run(args, capture_output=True, text=True, timeout=deadline_s, check=False, env=env)
-    except FileNotFoundError as e:
-        raise Refused(f"{args[0]} is not installed") from e
-    except subprocess.TimeoutExpired as e:
-        raise Refused(f"{args[0]} did not answer within {deadline_s:g} s") from e
+    done = attempt(args, deadline_s=deadline_s)
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()
         raise Refused(f"{Path(args[0]).name} ended with {done.returncode}: {said[-1][:300]}")
     return done.stdout
+
+
+def attempt(args: Sequence[str], *, deadline_s: float = 10) -> subprocess.CompletedProcess[str]:
+    """Run one of the system's tools, whose failure is an answer too. Raises Refused: not installed, or no end in
+    time.
+    """
+    try:
+        return subprocess.run(args, capture_output=True, text=True, timeout=deadline_s, check=False)
+    except FileNotFoundError as e:
+        raise Refused(f"{args[0]} is not installed") from e
+    except subprocess.TimeoutExpired as e:
+        raise Refused(f"{args[0]} did not answer within {deadline_s:g} s") from e
 
 
 def is_installed(name: str) -> bool:
@@ -107,10 +114,8 @@ def port_holder(port: int, *, kind: socket.SocketKind) -> str:
 def unit_state(unit: str) -> str:
     """Return systemd's word for the unit's state: active, inactive, failed, ...; empty if systemd cannot be asked."""
     try:
-        return subprocess.run(
-            ["systemctl", "is-active", unit], capture_output=True, text=True, timeout=10, check=False
-        ).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
+        return attempt(["systemctl", "is-active", unit]).stdout.strip()
+    except Refused:
         return ""
 
 
@@ -119,20 +124,11 @@ def is_address_answered(address: Address, interface: str) -> bool:
     asked.
     """
     if address.version == 6:
-        return _status(["ping", "-6", "-c", "1", "-W", "1", "-I", interface, str(address)]) == 0
-    code = _status(["arping", "-D", "-q", "-c", "2", "-w", "2", "-I", interface, str(address)])
+        return attempt(["ping", "-6", "-c", "1", "-W", "1", "-I", interface, str(address)]).returncode == 0
+    code = attempt(["arping", "-D", "-q", "-c", "2", "-w", "2", "-I", interface, str(address)]).returncode
     if code not in (0, 1):
         raise Refused(f"arping ended with {code}")
     return code == 1
-
-
-def _status(args: Sequence[str]) -> int:
-    try:
-        return subprocess.run(args, capture_output=True, timeout=10, check=False).returncode
-    except FileNotFoundError as e:
-        raise Refused(f"{args[0]} is not installed") from e
-    except subprocess.TimeoutExpired as e:
-        raise Refused(f"{args[0]} did not answer") from e
 
 
 def status_text(unit: str) -> str:
