@@ -46,6 +46,7 @@ from futago.setup.settings import Settings
 INBOX_MAX = 10_000  # what agents said and the engine has not looked at; then their sessions wait (back-pressure)
 OUTBOX_MAX = 20_000  # messages to one agent that its connection has not taken; an agent that slow is disconnected
 REBIND_S = 0.5
+EVERYWHERE = "0.0.0.0"  # noqa: S104  agents come from every network; mutual TLS guards the port
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +107,9 @@ class AgentHub:
         settings: Settings,
         log: Log,
         *,
-        listen: str = "0.0.0.0",
+        listen: str = EVERYWHERE,
         port: int = paths.PORT_AGENT,
-        context: ssl.SSLContext | None = None,  # noqa: S104
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self.counters = Counters()
         self.inbox: asyncio.Queue[HubEvent] = asyncio.Queue(maxsize=INBOX_MAX)

@@ -29,7 +29,7 @@ WELCOME_S = 5.0  # from the TCP connection to the end of the greeting, TLS inclu
 
 OPEN_RUNS_MAX = 20_000  # runs one agent holds at most; an order beyond is refused and comes again
 ASK_RUNS_MAX = 1_000  # ids in one Ask: a report then stays below 100 KB
-COMMAND_CHARS_MAX = 64 * 1024  # half of what one argument of execve(2) may be
+COMMAND_BYTES_MAX = 64 * 1024  # half of what one argument of execve(2) may be
 ENV_MAX = 200
 OUTPUT_KEPT_BYTES_MAX = 1 << 20  # per run on the agent's disk
 OUTPUT_TAIL_CHARS_MAX = 16 * 1024  # per run in the manager's database
