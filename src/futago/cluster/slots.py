@@ -125,13 +125,21 @@ class Keeper:
         r = self._record
         return Durable(view=r.view, intent=Epoch(r.intent), stopped_epoch=Epoch(r.stopped_epoch), is_able=self.is_able)
 
-    async def put_view(self, view: View) -> None:
-        """Make `view` durable; an intent that it fulfils or overtakes is cleared. Raises as `_put`."""
+    async def put_view(self, view: View, *, stopped: bool = False) -> None:
+        """Make `view` durable; an intent that it fulfils or overtakes is cleared in the same write.
+
+        Args:
+            stopped: the other member is known to be stopped in this epoch; goes into the same write.
+
+        Raises:
+            As `_put`.
+        """
         held = self._record.view
         if held is not None and view.epoch < held.epoch:
             raise Refused(f"epoch {view.epoch} is older than the durable epoch {held.epoch}")
         intent = 0 if self._record.intent <= view.epoch else self._record.intent
-        await self._put(msgspec.structs.replace(self._record, view=view, intent=intent))
+        epoch = max(self._record.stopped_epoch, view.epoch) if stopped else self._record.stopped_epoch
+        await self._put(msgspec.structs.replace(self._record, view=view, intent=intent, stopped_epoch=epoch))
 
     async def put_intent(self, epoch: Epoch) -> None:
         """Make the intent durable (0: none). Raises as `_put`."""

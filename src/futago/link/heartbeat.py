@@ -169,9 +169,15 @@ class PeerWatch:
             return False
         self._seq_newest, self.program = word.seq, wire.program
         is_unfit = not (word.is_fit and word.is_able)
-        since = (self.peer.unfit_since or At(now)) if is_unfit else None
+        has_new_wants = before is None or before.wants != word.wants
         self.peer = replace(
-            self.peer, heartbeat=word, heard_at=At(now), links=self._facts(), said_bye=wire.is_bye, unfit_since=since
+            self.peer,
+            heartbeat=word,
+            heard_at=At(now),
+            links=self._facts(),
+            said_bye=wire.is_bye,
+            unfit_since=(self.peer.unfit_since or At(now)) if is_unfit else None,
+            wants_since=None if word.wants is None else At(now) if has_new_wants else self.peer.wants_since,
         )
         return before is None or replace(before, seq=word.seq) != word
 
@@ -273,13 +279,13 @@ class HeartbeatEndpoint:
         self._compose, self._on_change, self._log, self._program = compose, on_change, log, program
         self._ports = {p.name: _Port(p, port, self._drain) for p in links}
         self._complained_at: dict[str, int] = {}
-        self._wake = asyncio.Event()
+        self._is_leaving = False
 
-    def send_now(self, *, is_bye: bool = False) -> None:
+    def send_now(self) -> None:
         """Send our word on every link at once."""
         loop, word, now = asyncio.get_running_loop(), self._compose(), now_at()
         for name, port in self._ports.items():
-            port.send(self.watch.datagram(name, word, now=now, program=self._program, is_bye=is_bye), loop)
+            port.send(self.watch.datagram(name, word, now=now, program=self._program, is_bye=self._is_leaving), loop)
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -295,9 +301,10 @@ class HeartbeatEndpoint:
                 port.close(loop)
 
     async def say_bye(self) -> None:
-        """Announce an orderly end, three times."""
+        """Announce an orderly end, three times; every later word says it too."""
+        self._is_leaving = True
         for _ in range(3):
-            self.send_now(is_bye=True)
+            self.send_now()
             await asyncio.sleep(0.005)
 
     def _drain(self, link: str) -> None:

@@ -1,0 +1,369 @@
+"""Our own PostgreSQL: found, started, promoted, stopped, killed.
+
+Lives here: the life of the server process and of its files. Must not live here: whether it should live (decide.py),
+how it fares (pgwatch.py), whether commits wait (pgsync.py). The idea: a horse that we lead by the halter. We never
+believe that it is where we left it: its death is noticed by the kernel's word, its state by its own answer, and
+before every start the gate is shut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from futago.cluster import pgconf, pgwire
+from futago.cluster.facts import Board
+from futago.cluster.gate import GateKeeper
+from futago.cluster.model import Epoch, Gate, Lsn, PgState
+from futago.cluster.pgconf import Layout
+from futago.cluster.pgwire import ServerError
+from futago.cluster.unit import DeathWatch, PgUnit
+from futago.runtime import process
+from futago.runtime.faults import FutagoFault, Refused, Unknown, WorldFault
+from futago.runtime.log import Log
+from futago.runtime.worker import Worker
+from futago.setup import files, paths
+from futago.setup.settings import Settings
+
+READY_POLL_S = 0.01
+PROMOTE_POLL_S = 0.02
+DISK_S_MAX = 2.0
+STOP_S_MAX = 8.0
+PROMOTE_S_MAX = 60.0  # the replay of what has been received but not replayed counts too
+RUNNING = (PgState.STARTING, PgState.STANDBY, PgState.PRIMARY, PgState.HUNG, PgState.STOPPING)
+
+
+class Postgres:
+    """The server and its files.
+
+    Args:
+        system: the thread of the system disk; volume: the thread of the database's disk.
+    """
+
+    def __init__(
+        self,
+        *,
+        board: Board,
+        settings: Settings,
+        layout: Layout,
+        unit: PgUnit,
+        system: Worker,
+        volume: Worker,
+        log: Log,
+    ) -> None:
+        self.board, self.settings, self.layout, self.unit, self.log = board, settings, layout, unit, log
+        self._system, self._volume = system, volume
+        self.death = DeathWatch(self._died)
+        self.gate = GateKeeper(settings, layout, system=system, death=self.death)
+        self._ended = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.on_poke: Callable[[], None] = lambda: None
+        self.keys = _KEYS  # source, name, mode: copies that PostgreSQL may read
+        self.last_words = ""  # why the last start failed, for people
+
+    # --- finding it -------------------------------------------------------------------------------------------------
+
+    async def adopt(self) -> None:
+        """Find out what is there, and change nothing of it."""
+        has_data = await self.has_data()
+        try:
+            pid = await self.unit.find()
+        except WorldFault as e:
+            self.log.warning("postgres.unit-unknown", error=str(e))
+            pid = 0
+        if pid and self.death.watch(pid):
+            self._ended.clear()
+            self.board.put_pg(state=PgState.STARTING)
+            await self._adopt_running()
+            return
+        self.board.put(gate=Gate.CLOSED)
+        self.board.put_pg(state=PgState.STOPPED if has_data else PgState.ABSENT)
+        await self.read_control()
+
+    async def _adopt_running(self) -> None:
+        try:
+            row = (await self.ask(_ADOPT, deadline_s=1.0)).one()
+        except ServerError:
+            self._spawn(self._wait_ready())  # it is still starting: go on waiting for it
+            return
+        except (Refused, Unknown):
+            self.board.put_pg(state=PgState.HUNG)
+            return
+        state = PgState.STANDBY if row[0] == "t" else PgState.PRIMARY
+        position = Lsn(pgwire.lsn(row[1]))
+        self.board.put_pg(state=state, flush=position, start_lsn=position, enforced=self._enforced(state, row[2]))
+        self.board.put(gate=await self.gate.look())
+        self.log.event("postgres.adopted", state=state.value, pid=self.death.pid)
+
+    @staticmethod
+    def _enforced(state: PgState, names: str | None) -> bool | None:
+        return bool(names) if state is PgState.PRIMARY else None
+
+    async def has_data(self) -> bool:
+        """Is there a whole data directory? A disk that does not answer counts as yes: nobody may overwrite it."""
+        layout = self.layout
+
+        def look() -> bool:
+            return (layout.data / "PG_VERSION").exists() and not layout.unfinished.exists()
+
+        try:
+            return await self._volume.do(look, deadline_s=DISK_S_MAX)
+        except (OSError, Unknown):
+            return True
+
+    async def read_control(self) -> None:
+        """Learn from the control file of a stopped server how far its data surely goes."""
+        if self.board.pg.state in RUNNING or self.board.pg.state is PgState.ABSENT:
+            return
+        try:
+            found = await self.control_data()
+        except WorldFault as e:
+            self.log.warning("postgres.control-unknown", error=str(e))
+            return
+        self.board.put_pg(flush=found.position, timeline=found.timeline)
+
+    async def control_data(self) -> ControlData:
+        """Read the control file with PostgreSQL's own tool. Raises Refused or Unknown."""
+        command = [*process.AS_POSTGRES, str(self.layout.bin / "pg_controldata"), str(self.layout.data)]
+        ended = await process.run(command, deadline_s=DISK_S_MAX)
+        if ended.code != 0:
+            raise Refused(f"pg_controldata: {ended.last_words}")
+        return ControlData(ended.out)
+
+    async def ask(self, sql: str, *, deadline_s: float = 2.0, database: str = "postgres") -> pgwire.Result:
+        """Ask over a new connection. Raises as `pgwire.ask`."""
+        layout = self.layout
+        return await pgwire.ask(
+            sql, deadline_s=deadline_s, database=database, socket_dir=layout.socket_dir, port=layout.port
+        )
+
+    async def session(self, name: str, *, deadline_s: float = 1.0) -> pgwire.PgConnection:
+        """Open a session of our own. Raises as `PgConnection.open`."""
+        layout = self.layout
+        return await pgwire.PgConnection.open(
+            name=name, deadline_s=deadline_s, socket_dir=layout.socket_dir, port=layout.port
+        )
+
+    # --- its files --------------------------------------------------------------------------------------------------
+
+    async def write_conf(self, *, enforced: bool) -> None:
+        """Write our settings and keys for it. Raises Refused or Unknown."""
+        layout = self.layout
+        text = pgconf.settings_text(self.settings, layout, enforced=enforced, wal_bytes_max=await self._wal_bytes_max())
+
+        def put() -> None:
+            layout.conf.parent.mkdir(parents=True, exist_ok=True)
+            layout.conf.parent.chmod(0o755)  # PostgreSQL has to reach what is meant for it
+            files.write(layout.conf, text, mode=0o640, owner=files.Owner("root", "postgres"))
+            files.directory(layout.tls, mode=0o755)
+            for source, name, mode in self.keys:
+                files.write(layout.tls / name, source.read_bytes(), mode=mode, owner=files.DATABASE)
+
+        try:
+            await self._system.do(put, deadline_s=DISK_S_MAX)
+        except OSError as e:
+            raise Refused(f"{layout.conf}: {e}") from e
+
+    async def _wal_bytes_max(self) -> int:
+        """A quarter of the volume: what may be kept for a member that is away."""
+        try:
+            usage = await self._volume.do(lambda: shutil.disk_usage(self.layout.volume), deadline_s=DISK_S_MAX)
+        except (OSError, Unknown):
+            return 1024 * pgconf.MB
+        return usage.total // 4
+
+    async def _prepare_data(self, *, as_standby: bool) -> None:
+        data = self.layout.data
+
+        def put() -> None:
+            for stale in ("promote", "postmaster.pid", "recovery.signal"):  # its control group is empty: nobody's
+                (data / stale).unlink(missing_ok=True)
+            signal_file = data / "standby.signal"
+            if as_standby:
+                files.write(signal_file, "", mode=0o600, owner=files.DATABASE)
+            else:
+                signal_file.unlink(missing_ok=True)
+            main = pgconf.MAIN_CONF.format(conf=self.layout.conf)
+            files.write(data / "postgresql.conf", main, mode=0o600, owner=files.DATABASE)
+            files.write(data / "postgresql.auto.conf", "", mode=0o600, owner=files.DATABASE)
+            files.sync_directory(data)
+            self.layout.socket_dir.mkdir(parents=True, exist_ok=True)
+            os.chown(self.layout.socket_dir, *files.DATABASE.ids())
+
+        try:
+            await self._volume.do(put, deadline_s=DISK_S_MAX)
+        except OSError as e:
+            raise Refused(f"{data}: {e}") from e
+
+    # --- its life ---------------------------------------------------------------------------------------------------
+
+    async def start(self, *, as_standby: bool, enforced: bool) -> None:
+        """Start it behind a closed gate; return when it answers. Raises Refused or Unknown; then it does not run."""
+        self.board.put_pg(state=PgState.STARTING, barrier_epoch=Epoch(0), enforced=None)
+        try:
+            await self.unit.kill()
+            await self.gate.write(gate_open=False)
+            self.board.put(gate=Gate.CLOSED)
+            await self.write_conf(enforced=enforced and not as_standby)
+            await self._prepare_data(as_standby=as_standby)
+            self._ended.clear()
+            pid = await self.unit.start()
+            if not pid or not self.death.watch(pid):
+                raise Refused("PostgreSQL ended at once")
+            await self._wait_ready()
+        except FutagoFault as e:
+            self.last_words = str(e)
+            with contextlib.suppress(Unknown):
+                await self.unit.kill()
+            self.death.forget()
+            self._fell(is_death=True)
+            raise
+
+    async def _wait_ready(self) -> None:
+        """Wait while it recovers, as long as it lives. How long that takes is the data's business."""
+        while True:
+            if self._ended.is_set():
+                raise Refused("PostgreSQL ended while it was starting")
+            try:
+                row = (await self.ask(_ADOPT, deadline_s=2.0)).one()
+                break
+            except (Refused, Unknown):
+                await asyncio.sleep(READY_POLL_S)
+        state = PgState.STANDBY if row[0] == "t" else PgState.PRIMARY
+        position = Lsn(pgwire.lsn(row[1]))
+        self.board.put_pg(state=state, flush=position, start_lsn=position, enforced=self._enforced(state, row[2]))
+        self.board.put(gate=await self.gate.look())
+        self.log.event("postgres.ready", state=state.value, pid=self.death.pid)
+        self.on_poke()
+
+    async def promote(self) -> None:
+        """Make our standby a primary; return when it takes writes. Raises Refused or Unknown."""
+        await self.write_conf(enforced=False)
+        connection = await self.session("futago-promote")
+        try:
+            await connection.query("SELECT pg_promote(wait => false)", deadline_s=1.0)
+            loop = asyncio.get_running_loop()
+            ends = loop.time() + PROMOTE_S_MAX
+            while (await connection.query("SELECT pg_is_in_recovery()", deadline_s=2.0)).one()[0] == "t":
+                if loop.time() > ends:
+                    raise Unknown("the promotion has not ended")
+                await asyncio.sleep(PROMOTE_POLL_S)
+            row = (await connection.query(_ADOPT, deadline_s=2.0)).one()
+        finally:
+            connection.close()
+        position = Lsn(pgwire.lsn(row[1]))
+        self.board.put_pg(
+            state=PgState.PRIMARY, start_lsn=position, flush=position, enforced=bool(row[2]), is_streaming=False
+        )
+        self._spawn(self.checkpoint())
+        self.on_poke()
+
+    async def checkpoint(self) -> None:
+        """Make its control file show the present timeline: before that, pg_rewind against it lies. Never raises."""
+        try:
+            await self.ask("CHECKPOINT", deadline_s=600)
+        except WorldFault as e:
+            self.log.warning("postgres.checkpoint-failed", error=str(e))
+
+    async def stop(self) -> None:
+        """Stop it orderly; a connected standby receives everything. Kills it when that takes too long."""
+        self.board.put_pg(state=PgState.STOPPING)
+        if self.death.signal(signal.SIGINT):
+            try:
+                async with asyncio.timeout(STOP_S_MAX):
+                    await self._ended.wait()
+            except TimeoutError:
+                self.log.warning("postgres.stop-late")
+        await self.kill()
+
+    async def kill(self) -> None:
+        """Kill all of it; return when nothing of it is left. Raises Unknown if processes hang in the kernel."""
+        if self.board.pg.state in RUNNING:
+            self.board.put_pg(state=PgState.STOPPING)
+        await self.unit.kill()
+        self.death.forget()
+        self._ended.set()
+        self._fell(is_death=False)
+        self.board.put_pg(state=PgState.STOPPED if await self.has_data() else PgState.ABSENT)
+        await self.read_control()
+
+    def _died(self, pid: int) -> None:
+        self._ended.set()
+        if self.board.pg.state in (PgState.STOPPING, PgState.STOPPED, PgState.ABSENT):
+            return
+        self.log.error("postgres.died", pid=pid, state=self.board.pg.state.value)
+        self._fell(is_death=True)
+        self._spawn(self._sweep())
+
+    async def _sweep(self) -> None:
+        with contextlib.suppress(Unknown):
+            await self.unit.kill()  # a busy backend outlives its postmaster by seconds
+
+    def _fell(self, *, is_death: bool) -> None:
+        count = self.board.pg.died_count + 1 if is_death else self.board.pg.died_count
+        self.board.put_pg(
+            state=PgState.DIED if is_death else PgState.STOPPED,
+            is_streaming=False,
+            peer_is_streaming=False,
+            unconfirmed_since=None,
+            enforced=None,
+            barrier_epoch=Epoch(0),
+            start_lsn=Lsn(0),
+            died_count=count,
+        )
+        self.board.put(gate=Gate.CLOSED)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except FutagoFault as e:
+            self.log.warning("postgres.background", error=str(e))
+
+
+_ADOPT = (
+    "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() "
+    "THEN coalesce(greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), '0/0') "
+    "ELSE pg_current_wal_insert_lsn() END, current_setting('synchronous_standby_names')"
+)
+_KEYS: tuple[tuple[Path, str, int], ...] = (
+    (paths.CA_CERT, "ca.crt", 0o644),
+    (paths.OWN_CERT, "own.crt", 0o644),
+    (paths.OWN_KEY, "own.key", 0o600),
+)
+
+
+class ControlData:
+    """What pg_controldata prints."""
+
+    def __init__(self, text: str) -> None:
+        self.words = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in text.splitlines())}
+
+    @property
+    def timeline(self) -> int:
+        return int(self.words.get("Latest checkpoint's TimeLineID", "0"))
+
+    @property
+    def position(self) -> Lsn:
+        """How far the data surely goes: the last checkpoint, or for a standby what it had replayed to be
+        consistent."""
+        ends = ("Latest checkpoint location", "Minimum recovery ending location")
+        return Lsn(max(pgwire.lsn(self.words.get(x, "0/0")) for x in ends))
+
+    @property
+    def system_id(self) -> str:
+        return self.words.get("Database system identifier", "")
+
+    @property
+    def state(self) -> str:
+        """Such as ``shut down``, ``in production``, ``shut down in recovery``."""
+        return self.words.get("Database cluster state", "")
