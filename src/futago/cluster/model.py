@@ -392,7 +392,7 @@ class Promote:
 
 @dataclass(frozen=True, slots=True)
 class StopPg:
-    """Stop PostgreSQL orderly (fast mode): the connected standby receives everything. Falls back to a kill when late."""
+    """Stop PostgreSQL orderly (fast mode): the connected standby receives everything. A kill when it is late."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,323 @@
+"""decide(facts, now) -> Decision: pure, total, level-triggered. The one place where it is decided what this member
+does.
+
+The first matching row of rules.py decides. Beside it go the duties: things that are due in many situations and
+disturb none (reading W, telling W of a view, powering off a loser, answering an operator). At most one durable write
+is in a decision; a duty's write waits for the row's.
+
+What the executor must keep: an action is a task with a key, and a repeated action in flight is ignored; its outcome
+becomes a fact, then decide is called at once; facts are at least as new as the last finished action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from futago.cluster.model import (
+    Action,
+    Cas,
+    CasRegister,
+    Decision,
+    Facts,
+    FenceOff,
+    FenceOn,
+    FenceOutcome,
+    Gate,
+    OpDone,
+    OpKind,
+    PairState,
+    PersistIntent,
+    PersistStopped,
+    PersistView,
+    PgState,
+    ReadRegister,
+    SetWants,
+)
+from futago.cluster.rules import SECTIONS, Actions, Row
+from futago.cluster.situation import LAG_BYTES_MAX, Situation
+
+READ_EVERY_NS = 1_000_000_000  # W is read this often while the peer is heard; every heartbeat when it is not
+PUT_AGAIN_NS = 1_000_000_000  # pause after a put that did not end well, where nobody waits for it
+FENCE_AGAIN_NS = 5_000_000_000  # a device that failed is asked again after this; BMCs answer within 5 s or not at all
+WAKE_AFTER_NS = 1_000_000_000  # look again at the latest
+OPERATOR_WAIT_NS = 30_000_000_000  # an operator's request that cannot be begun is refused after this
+LEARN_GRACE_HEARTBEATS = 5  # a talking loser is given this long to learn the view by itself before it is shot
+PERSISTS = (PersistView, PersistIntent, PersistStopped)
+
+
+def decide(facts: Facts, now: int) -> Decision:
+    """Decide what this member does at `now`.
+
+    Args:
+        facts: everything it knows.
+        now: nanoseconds of its own monotonic clock, not before any instant in `facts`.
+
+    Returns:
+        The actions, when to look again (always later than `now`), the rule and its reason.
+    """
+    s = Situation(facts, now)
+    row = matching_row(s)
+    actions = list(row.do(s))
+    for duty in DUTIES:
+        for action in duty(s, row):
+            if isinstance(action, PERSISTS) and any(isinstance(a, PERSISTS) for a in actions):
+                continue
+            if action not in actions:
+                actions.append(action)
+    notes = tuple(_notes(s))
+    is_serving = s.is_serving
+    return Decision(
+        actions=tuple(actions),
+        wake_at=_wake_at(s),  # type: ignore[arg-type]
+        rule=row.id,
+        reason=row.why.format(me=s.cfg.me, peer=s.cfg.peer, epoch=s.epoch),
+        command=row.command,
+        is_serving=is_serving,
+        may_act_outward=is_serving and s.is_other_stopped,
+        notes=notes,
+        state=row.state if s.cfg.has_peer or row.state is PairState.BLOCKED else PairState.NO_PEER,
+        is_protected=row.state is PairState.PAIRED and not notes,
+    )
+
+
+def matching_row(s: Situation) -> Row:
+    """Return the first row that matches; the table is total, so there always is one."""
+    for section in SECTIONS:
+        if section.when(s):
+            for row in section.rows:
+                if row.when(s):
+                    return row
+    raise AssertionError("the rule table is not total")
+
+
+# --- duties
+# ----------------------------------------------------------------------------------------------------------
+
+
+def _withdraw_wants(s: Situation, row: Row) -> Actions:
+    return () if s.f.wants is None or row.keeps_wants else (SetWants(wants=None),)
+
+
+def _read_register(s: Situation, _row: Row) -> Actions:
+    w = s.w
+    if not w.is_configured or w.is_pending:
+        return ()
+    is_due = w.asked_at is None or s.now - w.asked_at >= _read_period(s)
+    return (ReadRegister(),) if is_due else ()
+
+
+def _read_period(s: Situation) -> int:
+    """W is read at every heartbeat from the second one missed, so that it is known when silence must be judged."""
+    is_quiet_long = s.cfg.has_peer and s.now - s.watch_from >= 2 * s.cfg.h
+    return s.cfg.h if is_quiet_long or s.is_lost else READ_EVERY_NS
+
+
+def _drop_intent(s: Situation, row: Row) -> Actions:
+    """An open question that is pursued no more: make sure that the old one cannot be answered, then forget it."""
+    intent = s.f.durable.intent
+    if intent == 0 or row.asks_w or s.knows_newer or s.dv is None:
+        return ()
+    if intent <= s.epoch or s.is_intent_void:
+        return (PersistIntent(epoch=intent.__class__(0)),)
+    return _put_own_view(s)
+
+
+def _tell_register(s: Situation, row: Row) -> Actions:
+    """The primary tells W of a view that was made without it."""
+    if not s.is_primary or s.knows_newer or row.asks_w or s.w.read_at is None:
+        return ()
+    return _put_own_view(s) if s.w.view is None or s.w.view.epoch < s.epoch else ()
+
+
+def _put_own_view(s: Situation) -> Actions:
+    w = s.w
+    is_paused = w.cas_epoch == s.epoch and w.cas_at is not None and s.now - w.cas_at < PUT_AGAIN_NS
+    if not w.is_configured or w.cas is Cas.PENDING or is_paused or s.dv is None:
+        return ()
+    return (CasRegister(view=s.dv),)
+
+
+def _is_lone_winner(s: Situation) -> bool:
+    return s.cfg.has_peer and s.is_primary and s.is_alone and not s.knows_newer
+
+
+def _note_stopped(s: Situation, _row: Row) -> Actions:
+    if not _is_lone_winner(s) or s.f.durable.stopped_epoch >= s.epoch:
+        return ()
+    return (PersistStopped(epoch=s.dv.epoch),) if s.dv is not None and (s.has_learned or s.is_fence_off) else ()
+
+
+def _fence(s: Situation, _row: Row) -> Actions:
+    """Power the loser off, unless it is known to have stopped."""
+    fence = s.f.fence
+    if not _is_lone_winner(s) or not fence.is_configured or s.dv is None:
+        return ()
+    if s.f.durable.stopped_epoch >= s.epoch or s.has_learned:
+        return ()
+    since = s.f.started_at if s.f.won_at is None else s.f.won_at
+    if s.talks and s.now - since < LEARN_GRACE_HEARTBEATS * s.cfg.h:
+        return ()
+    if fence.epoch == s.epoch and fence.outcome is not FenceOutcome.NONE:
+        is_pause_over = fence.at is not None and s.now - fence.at >= FENCE_AGAIN_NS
+        if fence.outcome in (FenceOutcome.PENDING, FenceOutcome.OFF) or not is_pause_over:
+            return ()
+    return (FenceOff(epoch=s.dv.epoch),)
+
+
+def _power_on(s: Situation, _row: Row) -> Actions:
+    """Bring a fenced member back, once this one serves; also when an operator asks for recovery of a silent one."""
+    fence = s.f.fence
+    if not _is_lone_winner(s) or not fence.is_configured or fence.is_powered_on_again or s.dv is None:
+        return ()
+    if s.pg.state is not PgState.PRIMARY or s.f.gate is not Gate.OPEN or s.f.durable.stopped_epoch < s.epoch:
+        return ()
+    is_asked = s.f.op.kind is OpKind.RECOVER and not s.talks and fence.outcome is not FenceOutcome.PENDING
+    is_due = s.is_fence_off and s.cfg.fence_after == "on"
+    return (FenceOn(epoch=s.dv.epoch),) if is_asked or is_due else ()
+
+
+# --- operator
+# --------------------------------------------------------------------------------------------------------
+
+
+def _answer_operator(s: Situation, row: Row) -> Actions:
+    match s.f.op.kind:
+        case OpKind.NONE:
+            return ()
+        case OpKind.RECOVER:
+            return _answer_recover(s, row)
+        case OpKind.SWITCHOVER:
+            return _answer_switchover(s)
+        case OpKind.FORCE_PRIMARY:
+            done = s.is_primary and s.is_alone
+            return (OpDone(ok=True, text="this member serves alone"),) if done else ()
+
+
+def _answer_recover(s: Situation, row: Row) -> Actions:
+    if s.dv is not None and not s.is_alone and s.is_equal and row.state is PairState.PAIRED:
+        return (OpDone(ok=True, text="the pair is paired"),)
+    is_late = s.now - s.f.op.since >= OPERATOR_WAIT_NS
+    if not s.cfg.has_peer:
+        return (OpDone(ok=False, text="no second member has joined yet; use futago join on it"),)
+    if is_late and row.state is PairState.BLOCKED:
+        return (OpDone(ok=False, text=row.why.format(me=s.cfg.me, peer=s.cfg.peer, epoch=s.epoch)),)
+    if is_late and not s.talks and not s.f.fence.is_powered_on_again:
+        return (OpDone(ok=False, text=f"{s.cfg.peer} is silent; power it on and repair its network first"),)
+    return ()
+
+
+def _answer_switchover(s: Situation) -> Actions:
+    peer = s.cfg.peer
+    if s.dv is not None and s.is_alone and s.dv.primary == peer and not s.knows_newer:
+        return (OpDone(ok=True, text=f"{peer} serves"),) if s.has_learned else _late(s, f"{peer} has not answered yet")
+    if not s.is_primary:
+        return (OpDone(ok=False, text=f"{s.cfg.me} is not the primary"),)
+    if s.is_alone:
+        return (OpDone(ok=False, text=f"{peer} is not part of the pair now; use futago recover first"),)
+    return () if s.should_hand_over else _late(s, f"{peer} is not fit to serve")
+
+
+def _late(s: Situation, text: str) -> Actions:
+    return (OpDone(ok=False, text=text),) if s.now - s.f.op.since >= OPERATOR_WAIT_NS else ()
+
+
+DUTIES: tuple[Callable[[Situation, Row], tuple[Action, ...]], ...] = (
+    _withdraw_wants,
+    _read_register,
+    _drop_intent,
+    _tell_register,
+    _note_stopped,
+    _fence,
+    _power_on,
+    _answer_operator,
+)
+
+
+# --- what else is not protected
+# --------------------------------------------------------------------------------------
+
+
+def _notes(s: Situation) -> Iterator[str]:
+    """Everything that keeps the pair from being protected, each with what resolves it."""
+    f, cfg, w = s.f, s.cfg, s.w
+    if not cfg.has_peer:
+        yield "There is no second member: run futago join on it."
+        return
+    if not w.is_configured:
+        yield "There is no third vote, so nobody can take over from a silent member: run futago jury set."
+    elif w.contact_at is None or s.now - w.contact_at >= 5 * READ_EVERY_NS:
+        yield "The third vote does not answer: bring a majority of its jurors back (futago status names them)."
+    elif w.view is None or w.view.epoch < s.epoch:
+        yield "The third vote does not know the present view yet: it is told as soon as it answers."
+    if not s.talks:
+        yield f"{cfg.peer} is silent: bring it back (futago recover)."
+    elif s.dv is not None and not s.is_equal:
+        yield f"{cfg.peer} has not written the present view yet."
+    if s.is_alone:
+        yield f"Only {s.dv.primary if s.dv else cfg.me} holds all data: futago recover brings the other member back."
+    if not f.fence.is_configured:
+        yield f"No fence device for {cfg.peer}: it cannot be stopped by force. Name one in the settings."
+    if not s.are_journals_complete and s.talks:
+        yield "The journals of messages are not complete on both members yet."
+    if s.is_primary and s.talks and not s.is_alone and s.hb is not None and s.pg.flush - s.hb.replay > LAG_BYTES_MAX:
+        yield f"{cfg.peer} replays more than {LAG_BYTES_MAX >> 20} MiB behind: a takeover would take longer."
+    yield from _own_notes(s)
+
+
+def _own_notes(s: Situation) -> Iterator[str]:
+    f = s.f
+    if not f.durable.is_able:
+        yield f"The system disk of {s.cfg.me} cannot be written: repair it, then futago recover."
+    if not s.pg.is_disk_ok:
+        yield f"The data volume of {s.cfg.me} cannot be written: free space or repair it, then futago recover."
+    if not f.service_ok:
+        yield f"The service network of {s.cfg.me} does not work."
+    if s.is_primary and not f.manager_ok:
+        yield f"The manager of {s.cfg.me} does not answer."
+    if f.maintenance or (s.hb is not None and s.hb.maintenance):
+        yield "A member is in maintenance."
+
+
+# --- when to look again
+# ----------------------------------------------------------------------------------------------
+
+
+def _wake_at(s: Situation) -> int:
+    """The earliest instant at which time alone may change the decision."""
+    f, cfg, now = s.f, s.cfg, s.now
+    best = now + WAKE_AFTER_NS
+    for at in _deadlines(s):
+        if now < at < best:
+            best = at
+    if s.w.is_configured and not s.w.is_pending:
+        at = (s.w.asked_at or now) + _read_period(s)
+        if now < at < best:
+            best = at
+    if f.op.kind is not OpKind.NONE and now < f.op.since + OPERATOR_WAIT_NS < best:
+        best = f.op.since + OPERATOR_WAIT_NS
+    if f.rejoin.retry_at > now:
+        best = min(best, f.rejoin.retry_at)
+    return max(best, now + 1) if cfg.h else best
+
+
+def _deadlines(s: Situation) -> Iterator[int]:
+    f, cfg = s.f, s.cfg
+    yield s.watch_from + 2 * cfg.h
+    yield s.watch_from + cfg.t_det
+    yield s.watch_from + cfg.t_det + cfg.bias
+    yield max(s.contact_at, f.started_at) + cfg.t_self
+    yield f.started_at + cfg.t_det
+    for link in f.peer.links:
+        if link.echo_at is not None:
+            yield link.echo_at + cfg.t_det
+    for since in (s.pg.unconfirmed_since, f.peer.unfit_since, f.peer.wants_since, f.wants_since):
+        if since is not None:
+            yield since + cfg.t_stall
+    if s.w.cas_at is not None:
+        yield s.w.cas_at + cfg.h
+        yield s.w.cas_at + PUT_AGAIN_NS
+    if s.is_primary and s.is_alone:
+        yield s.outward_at
+        yield (f.started_at if f.won_at is None else f.won_at) + LEARN_GRACE_HEARTBEATS * cfg.h
+        if f.fence.at is not None:
+            yield f.fence.at + FENCE_AGAIN_NS

@@ -1,0 +1,458 @@
+"""What the facts mean: the questions that the rules ask, each answered once for one instant.
+
+Pure: no clock, no I/O. A Situation is made from Facts and `now` and thrown away after the decision. The image: Facts
+are the instruments, a Situation is what the pilot reads from them, rules.py is the checklist.
+"""
+
+from __future__ import annotations
+
+from futago.cluster.model import (
+    At,
+    Cas,
+    Epoch,
+    Facts,
+    FenceOutcome,
+    Gate,
+    Heartbeat,
+    Lsn,
+    OpKind,
+    PgState,
+    View,
+)
+
+LAG_BYTES_MAX = (
+    16 << 20
+)  # a peer this close catches up within a second (38-71 MB/s measured), so enforcing stalls little
+OUTWARD_MARGIN_NS = 300_000_000  # for the loser's own steps after T_self: close the gate, drop the address
+UNCERTAIN = (PgState.STARTING, PgState.STOPPING)
+NOT_RUNNING = (PgState.STOPPED, PgState.DIED, PgState.ABSENT)
+
+
+def is_same(a: View | None, b: View | None) -> bool:
+    """Tell whether two views say the same; the floor may differ between the ways that led to a view."""
+    if a is None or b is None:
+        return a is b
+    return a.epoch == b.epoch and a.primary == b.primary and a.insync == b.insync
+
+
+class Situation:
+    """One member's facts at one instant, understood."""
+
+    __slots__ = (
+        "cfg",
+        "dv",
+        "epoch",
+        "f",
+        "hb",
+        "in_sync",
+        "is_alone",
+        "is_deaf",
+        "is_lost",
+        "is_primary",
+        "is_silent",
+        "newest",
+        "now",
+        "pg",
+        "silence",
+        "talks",
+        "w",
+        "watch_from",
+    )
+
+    def __init__(self, facts: Facts, now: int) -> None:
+        self.f = facts
+        self.now = now
+        self.cfg = cfg = facts.cfg
+        self.pg = facts.pg
+        self.w = facts.register
+        self.dv = dv = facts.durable.view
+        self.epoch: int = 0 if dv is None else dv.epoch
+        self.is_primary = dv is not None and dv.primary == cfg.me
+        self.in_sync = dv is not None and cfg.me in dv.insync
+        self.is_alone = dv is not None and len(dv.insync) == 1
+        self._hear(facts, now)
+        self.newest = self._newest()
+
+    def _hear(self, facts: Facts, now: int) -> None:
+        """Who hears whom. After an own standstill or start, silence is counted anew: nobody listened before."""
+        peer = facts.peer
+        t_det = self.cfg.t_det
+        base = peer.watching_since if facts.woke_at is None else max(peer.watching_since, facts.woke_at)
+        heard_at = peer.heard_at
+        self.watch_from = base if heard_at is None or heard_at < base else heard_at
+        self.silence = now - self.watch_from
+        self.is_silent = peer.said_bye or self.silence >= t_det
+        echo_at = base
+        for link in peer.links:
+            if link.echo_at is not None and link.echo_at > echo_at:
+                echo_at = link.echo_at
+        self.is_deaf = bool(peer.links) and now - echo_at >= t_det
+        self.is_lost = self.cfg.has_peer and (self.is_silent or self.is_deaf)
+        self.hb: Heartbeat | None = peer.heartbeat
+        self.talks = (
+            not self.is_lost and self.hb is not None and heard_at is not None and heard_at >= (facts.woke_at or 0)
+        )
+
+    def _newest(self) -> View | None:
+        """The newest view of all that this member knows; its own wins a tie."""
+        newest = self.dv
+        for view in (self.w.view, None if self.hb is None else self.hb.view):
+            if view is not None and (newest is None or view.epoch > newest.epoch):
+                newest = view
+        return newest
+
+    # --- contact
+    # -----------------------------------------------------------------------------------------------------
+
+    @property
+    def contact_at(self) -> At:
+        """Latest instant at which peer or W certainly heard and answered us (proof against buffered packets)."""
+        peer = self.f.peer
+        contact = max(link.echo_at or 0 for link in peer.links) if peer.links else peer.heard_at or 0
+        return At(max(contact, self.w.contact_at or 0))
+
+    @property
+    def is_isolated(self) -> bool:
+        """No contact to anybody for T_self, or none since we ourselves stood still."""
+        if not self.cfg.has_peer:
+            return False
+        contact = self.contact_at
+        if self.f.woke_at is not None and contact < self.f.woke_at:
+            return True
+        return self.now - max(contact, self.f.started_at) >= self.cfg.t_self
+
+    @property
+    def is_w_fresh(self) -> bool:
+        """W was read so lately that asking it again before the vote would only cost time."""
+        read_at = self.w.read_at
+        if read_at is None or not self.w.is_configured:
+            return False
+        return self.now - read_at <= self.cfg.t_det + self.cfg.h and read_at >= (self.f.woke_at or 0)
+
+    @property
+    def has_looked(self) -> bool:
+        """A member that just started has read W, or has waited as long as a living peer would need to be heard."""
+        f = self.f
+        if self.w.is_configured and self.w.read_at is not None and self.w.read_at >= f.started_at:
+            return True
+        return not self.cfg.has_peer or self.now - f.started_at >= self.cfg.t_det
+
+    # --- views
+    # -------------------------------------------------------------------------------------------------------
+
+    @property
+    def knows_newer(self) -> bool:
+        """Somebody knows a newer view than our disk."""
+        return self.newest is not None and self.newest.epoch > self.epoch
+
+    @property
+    def is_own_win(self) -> bool:
+        """W decided for us in the epoch that we asked for, and nobody knows anything newer."""
+        view, intent = self.w.view, self.f.durable.intent
+        return (
+            view is not None
+            and intent != 0
+            and view.epoch == intent
+            and view.epoch > self.epoch
+            and view.primary == self.cfg.me
+            and view.insync == frozenset((self.cfg.me,))
+            and self.newest is not None
+            and self.newest.epoch == view.epoch
+        )
+
+    @property
+    def peer_names_me(self) -> bool:
+        """The peer has written durably that we alone serve: its promise (T3) or its handing over (T4)."""
+        hb = self.hb
+        return (
+            hb is not None
+            and hb.view is not None
+            and hb.view is self.newest
+            and hb.view.primary == self.cfg.me
+            and hb.view.insync == frozenset((self.cfg.me,))
+        )
+
+    @property
+    def is_equal(self) -> bool:
+        """The peer's disk holds the same view as ours."""
+        return self.hb is not None and self.dv is not None and is_same(self.hb.view, self.dv)
+
+    @property
+    def has_intent(self) -> bool:
+        """W was asked for an epoch above our view, and the answer is not settled."""
+        return self.f.durable.intent > self.epoch
+
+    @property
+    def are_intents_clear(self) -> bool:
+        """Neither member has an open question to W."""
+        return not self.has_intent and self.hb is not None and self.hb.intent <= self.epoch
+
+    @property
+    def is_intent_void(self) -> bool:
+        """A later put of ours has ended, so what the intent asked for can no longer be stored."""
+        return self.w.cas in (Cas.DONE, Cas.REFUSED) and self.w.cas_epoch == self.epoch
+
+    @property
+    def target(self) -> Epoch:
+        """The epoch to ask W for: the one already asked for, else the next."""
+        return self.f.durable.intent if self.has_intent else Epoch(self.epoch + 1)
+
+    # --- own PostgreSQL
+    # ----------------------------------------------------------------------------------------------
+
+    @property
+    def floor(self) -> Lsn:
+        """Our WAL position, as the floor of a view that names us."""
+        return Lsn(max(self.pg.flush, self.dv.floor if self.dv is not None else 0))
+
+    @property
+    def is_below_floor(self) -> bool:
+        """Our data are known to end before the position that the view was made at: an old copy of the disk."""
+        return self.dv is not None and 0 < self.pg.flush < self.dv.floor
+
+    @property
+    def is_data_good(self) -> bool:
+        """Our data directory can be served from."""
+        return self.pg.state is not PgState.ABSENT and self.pg.is_disk_ok and not self.is_below_floor
+
+    @property
+    def is_pg_risky(self) -> bool:
+        """PostgreSQL may be acting as a primary although this member is none."""
+        state = self.pg.state
+        if state is PgState.PRIMARY:
+            return True
+        return self.is_primary and state in (PgState.HUNG, PgState.STARTING, PgState.STOPPING)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Gate closed and address gone, both certain."""
+        return self.f.gate is Gate.CLOSED and self.f.address_held is False
+
+    # --- the other member
+    # --------------------------------------------------------------------------------------------
+
+    @property
+    def has_learned(self) -> bool:
+        """The peer's disk holds our view or a newer one: it serves no longer, for it stops before it writes that."""
+        return self.hb is not None and self.hb.view is not None and self.hb.view.epoch >= self.epoch
+
+    @property
+    def is_peer_fit(self) -> bool:
+        """The peer could serve at once."""
+        hb = self.hb
+        return (
+            self.talks
+            and hb is not None
+            and hb.is_fit
+            and hb.is_able
+            and hb.is_disk_ok
+            and hb.pg is PgState.STANDBY
+            and not hb.maintenance
+        )
+
+    @property
+    def is_peer_in_trouble(self) -> bool:
+        """As paired primary: the peer talks, but has kept us from acknowledging for longer than is borne."""
+        if not self.talks or self.hb is None:
+            return False
+        limit = self.now - self.cfg.t_stall
+        stalled, unfit = self.pg.unconfirmed_since, self.f.peer.unfit_since
+        return (
+            self.hb.maintenance or (stalled is not None and stalled <= limit) or (unfit is not None and unfit <= limit)
+        )
+
+    @property
+    def is_peer_unable(self) -> bool:
+        """The peer says that it cannot write its own decisions, and has not been well for longer than is borne."""
+        unfit = self.f.peer.unfit_since
+        return (
+            self.talks
+            and self.hb is not None
+            and not self.hb.is_able
+            and unfit is not None
+            and self.now - unfit >= self.cfg.t_stall
+        )
+
+    @property
+    def asks_solo(self) -> bool:
+        """We ask the peer to let us serve alone."""
+        wants = self.f.wants
+        return wants is not None and wants.kind == "solo" and wants.epoch == self.epoch + 1
+
+    @property
+    def announces_handover(self) -> bool:
+        """We say that we hand over."""
+        wants = self.f.wants
+        return wants is not None and wants.kind == "handover" and wants.epoch == self.epoch + 2
+
+    @property
+    def wants_w_solo(self) -> bool:
+        """T1, T7: the primary of a paired view cannot have the peer's vote and needs W's."""
+        return (
+            self.is_lost
+            or self.is_peer_unable
+            or (self.is_peer_in_trouble and (self.is_unanswered or not self.are_intents_clear))
+        )
+
+    @property
+    def is_unanswered(self) -> bool:
+        """We asked for the promise, and the peer has not given it for longer than is borne."""
+        return self.asks_solo and self.now - self.f.wants_since >= self.cfg.t_stall
+
+    @property
+    def wants_w_takeover(self) -> bool:
+        """T2, T7: the standby of a paired view has reason to serve and needs W's vote."""
+        peer = self.f.peer
+        if peer.said_bye or self.silence >= self.cfg.t_det + self.cfg.bias or self.is_peer_unable:
+            return True
+        wants = None if self.hb is None else self.hb.wants
+        return (
+            wants is not None
+            and wants.kind == "handover"
+            and wants.epoch > self.epoch
+            and peer.wants_since is not None
+            and self.now - peer.wants_since >= self.cfg.t_stall
+        )
+
+    @property
+    def may_grant_solo(self) -> bool:
+        """T3, as standby: the primary asks to serve alone, our views agree, and nobody has an open question to W."""
+        hb = self.hb
+        return (
+            self.talks
+            and hb is not None
+            and hb.wants is not None
+            and hb.wants.kind == "solo"
+            and hb.wants.epoch == self.epoch + 1
+            and self.is_equal
+            and self.are_intents_clear
+        )
+
+    # --- handing over
+    # ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_pg_failed(self) -> bool:
+        """Our PostgreSQL does not serve and was not ordered to stop."""
+        pg = self.pg
+        return pg.state in (PgState.DIED, PgState.HUNG, PgState.ABSENT) or pg.has_standby_signal
+
+    @property
+    def is_soft_trouble(self) -> bool:
+        """PostgreSQL serves, but the other member had better take it."""
+        f = self.f
+        return (
+            f.op.kind is OpKind.SWITCHOVER
+            or f.maintenance
+            or not f.manager_ok
+            or (not f.service_ok and self.hb is not None and self.hb.service_ok)
+        )
+
+    @property
+    def should_hand_over(self) -> bool:
+        """T4: we had better not serve, and the peer can."""
+        pg = self.pg
+        if not (self.is_peer_fit and self.is_equal and self.are_intents_clear):
+            return False
+        if self.is_pg_failed or not pg.is_disk_ok:
+            return True
+        if self.announces_handover and pg.state in (PgState.STOPPED, PgState.STOPPING):
+            return True
+        is_following = self.hb is not None and self.hb.is_streaming and not self.is_peer_in_trouble
+        return self.is_soft_trouble and (pg.state is not PgState.PRIMARY or is_following)
+
+    # --- adding the peer
+    # ---------------------------------------------------------------------------------------------
+
+    @property
+    def is_peer_following(self) -> bool:
+        """T5: the peer knows our view, streams from us on our timeline and can write."""
+        hb, pg = self.hb, self.pg
+        return (
+            self.cfg.has_peer
+            and self.talks
+            and hb is not None
+            and self.is_equal
+            and self.are_intents_clear
+            and hb.pg is PgState.STANDBY
+            and hb.is_streaming
+            and hb.timeline == pg.timeline
+            and hb.is_able
+            and hb.is_disk_ok
+            and not hb.maintenance
+            and not self.f.maintenance
+            and pg.peer_is_streaming
+            and not self.is_stalled
+        )
+
+    @property
+    def is_stalled(self) -> bool:
+        """Something we wrote has been unconfirmed for longer than is borne."""
+        since = self.pg.unconfirmed_since
+        return since is not None and self.now - since >= self.cfg.t_stall
+
+    @property
+    def is_lag_small(self) -> bool:
+        """The peer has nearly everything, received and replayed."""
+        return self.hb is not None and self.pg.flush - min(self.pg.peer_flush, self.hb.replay) <= LAG_BYTES_MAX
+
+    @property
+    def are_journals_complete(self) -> bool:
+        """Both members say that the copies of both journals are complete."""
+        return self.f.journals_complete and self.hb is not None and self.hb.journals_complete
+
+    @property
+    def wants_peer(self) -> bool:
+        """T5 should begin, or go on: once enforced, the bounds of its beginning no longer matter."""
+        if self.f.gate is not Gate.OPEN or not self.is_peer_following:
+            return False
+        if self.pg.enforced is True:
+            return True
+        is_shooting = self.f.fence.outcome is FenceOutcome.PENDING
+        return self.is_lag_small and self.are_journals_complete and not is_shooting
+
+    # --- serving
+    # -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_fence_off(self) -> bool:
+        """The fence device said that the other member is off, in this epoch."""
+        fence = self.f.fence
+        return fence.outcome is FenceOutcome.OFF and fence.epoch == self.epoch
+
+    @property
+    def outward_at(self) -> int:
+        """From when on the loser of a vote must have stopped itself, had nobody else stopped it."""
+        base = self.f.started_at if self.f.won_at is None else self.f.won_at
+        return base + self.cfg.t_self + OUTWARD_MARGIN_NS
+
+    @property
+    def is_other_stopped(self) -> bool:
+        """S5: the other member was stopped by force, handed over, knows better, or must have stopped itself."""
+        if not self.cfg.has_peer or not self.is_alone:
+            return True
+        return (
+            self.f.durable.stopped_epoch >= self.epoch
+            or self.has_learned
+            or self.is_fence_off
+            or self.now >= self.outward_at
+        )
+
+    @property
+    def may_open(self) -> bool:
+        """I5: solo and not waiting for anybody; or paired, enforced, and the peer has all that we started with."""
+        pg = self.pg
+        if pg.state is not PgState.PRIMARY:
+            return False
+        if self.is_alone:
+            return pg.enforced is False
+        return pg.enforced is True and 0 < pg.start_lsn <= pg.peer_flush
+
+    @property
+    def is_serving(self) -> bool:
+        """Clients are let in here."""
+        if not (self.is_primary and self.pg.state is PgState.PRIMARY and self.f.gate is Gate.OPEN):
+            return False
+        if self.knows_newer or self.announces_handover:
+            return False
+        return self.is_alone or (self.pg.enforced is not False and not self.is_isolated)
