@@ -13,13 +13,23 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from futago.inventory.duration import Duration
 from futago.inventory.model import HostName, Kind, Name, Object, Reference
 from futago.jobs import calendar
 from futago.jobs.model import ENDS, Codes, Job, JobName, JobState, Need, Net, make_net
 from futago.link.orders import COMMAND_BYTES_MAX, ENV_MAX
+from futago.runtime.faults import Corrupt
 
 JOBS_MAX = 10_000  # in one net; more belong into several
 CODE_MAX = 255
@@ -219,6 +229,9 @@ def read_net(spec: dict[str, Any]) -> Net:
     """Return the net that a `spec` column holds.
 
     Raises:
-        ValidationError: pydantic's; another version of the program wrote another shape.
+        Corrupt: another version of the program wrote another shape.
     """
-    return JobNet.model_validate(spec).net()
+    try:
+        return JobNet.model_validate(spec).net()
+    except ValidationError as e:
+        raise Corrupt(f"not a job net: {e}") from e

@@ -1,0 +1,392 @@
+"""The engine of job control: what agents and rows say becomes moves, moves become commits, commits become orders.
+
+    rows, agents -> board (pure decisions) -> one commit -> orders and acknowledgements -> agents
+
+One task writes: whatever gathered while the last commit was under way is the next batch, so a single chain waits for
+nothing and a thousand jobs share a commit. Nothing is said to an agent before the commit that it rests on; an order
+is repeated until the agent has it, under the id of its row. Whatever goes wrong with a commit, the board is thrown
+away and made anew from the rows, and every agent is asked what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+from futago.jobs import store
+from futago.jobs.board import Batch, Board, Entry, order_of
+from futago.jobs.definitions import read_net
+from futago.jobs.hub import AgentHub, Connected, Heard
+from futago.jobs.model import AT_AGENT, ENDS, JobState, Net
+from futago.jobs.schedules import Scheduler
+from futago.jobs.store import Connection, EventRow, RunRow, SessionRow
+from futago.link.orders import OrderTaken, Outcome, RefusalReason, Refused, RunEnded, RunsReport
+from futago.runtime import clock
+from futago.runtime.clock import now_utc
+from futago.runtime.engine import EngineContext
+from futago.runtime.faults import Corrupt, WorldFault
+
+NAME = "jobs"
+POLL_S = 0.1  # new sessions are found within this time
+LAZY_S = 0.2  # "the agent has it" waits this long for another commit to travel with
+PENDING_MAX = 2_000  # moves gathered while a commit is under way; then agents wait
+RELOAD_S = 0.2  # after a commit that failed
+ASK_AGAIN_S = 2.0  # an order that no agent confirmed: ask
+HOSTS_S = 10.0  # how often `agent_seen_utc` is renewed
+HOSTS_SOON_S = 0.2  # after a new agent
+STRAYS_MAX = 5_000
+NETS_KEPT_MAX = 500
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since the engine was made."""
+
+    commits: int = 0
+    moves: int = 0
+    reloads: int = 0
+    sent_again: int = 0
+    refused_orders: int = 0
+    strays: int = 0
+
+
+class JobsEngine:
+    """See the module. One is made for each epoch in which this member is primary with an open gate.
+
+    Args:
+        context: the manager's world; `outward` guards orders.
+        hub: where the agents are. `hub.set_role` must have been called with this epoch before.
+    """
+
+    def __init__(self, context: EngineContext, hub: AgentHub) -> None:
+        self.counters = Counters()
+        self._context = context
+        self._hub = hub
+        self._log = context.log.bind(engine=NAME)
+        self._nets: dict[str, Net] = {}
+        self._unreadable: set[int] = set()  # sessions whose definition another version wrote: said once
+        self._scheduler = Scheduler(context, self._poke)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._board = Board()
+        self._wake = asyncio.Event()  # there is something to commit
+        self._room = asyncio.Event()  # the batch is small enough to take more
+        self._room.set()
+        self._new_session = asyncio.Event()
+        self._new_agent = asyncio.Event()
+        self._strays: dict[str, tuple[str, RunEnded]] = {}
+        self._unconfirmed: dict[str, int] = {}  # run id -> when its order was sent
+
+    def _poke(self) -> None:
+        self._new_session.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            self._reset()
+            try:
+                await self._load()
+                async with asyncio.TaskGroup() as group:
+                    for work in (
+                        self._write,
+                        self._listen,
+                        self._begin,
+                        self._ask_again,
+                        self._note_hosts,
+                        self._resolve_strays,
+                    ):
+                        group.create_task(work())
+                    group.create_task(self._scheduler.run())
+                    group.create_task(self._let_out())
+            except* WorldFault as faults:
+                self.counters.reloads += 1
+                self._log.warning("jobs.reload", why="; ".join(str(e) for e in faults.exceptions))
+            await asyncio.sleep(RELOAD_S)
+
+    # --- reading rows -------------------------------------------------------------------------------------------------
+
+    async def _load(self) -> None:
+        """Make the board from the rows, and ask every connected agent what it has.
+
+        Raises:
+            Refused: the rows cannot be read now.
+        """
+        started = clock.now_at()
+        sessions, runs = await self._context.store.read(store.read_open, name="jobs.load")
+        await self._put_on_board(sessions, runs)
+        ordered = [e.run_id for e in self._board.entries.values() if e.state is JobState.ORDERED]
+        self._unconfirmed = dict.fromkeys(ordered, started)
+        for agent in self._hub.connected:
+            self._ask_about(agent.agent)
+        self._new_agent.set()
+        took_ms = (clock.now_at() - started) / clock.MS
+        self._log.event(
+            "jobs.loaded", epoch=self._context.epoch, sessions=len(sessions), runs=len(runs), took_ms=took_ms
+        )
+
+    async def _put_on_board(self, sessions: list[SessionRow], runs: list[RunRow]) -> None:
+        await self._read_nets({s.digest for s in sessions})
+        by_session: dict[int, list[RunRow]] = {s.session_id: [] for s in sessions}
+        for run in runs:
+            by_session[run.session_id].append(run)
+        for session in sessions:
+            net = self._nets.get(session.digest)
+            if net is not None:
+                self._board.add(session, net, by_session[session.session_id])
+            elif session.session_id not in self._unreadable:
+                self._unreadable.add(session.session_id)
+                self._log.error("jobs.session_unreadable", session_id=session.session_id, net=session.net_name)
+
+    async def _read_nets(self, digests: set[str]) -> None:
+        if len(self._nets) > NETS_KEPT_MAX:
+            self._nets.clear()
+        missing = sorted(digests - self._nets.keys())
+        if missing:
+
+            async def read(conn: Connection) -> dict[str, dict[str, Any]]:
+                return await store.read_specs(conn, missing)
+
+            specs = await self._context.store.read(read, name="jobs.definitions")
+            for digest, spec in specs.items():
+                with contextlib.suppress(Corrupt):
+                    self._nets[digest] = read_net(spec)
+
+    async def _begin(self) -> None:
+        """Find sessions that were started by people, the API or a schedule, and begin them."""
+        while True:
+            self._new_session.clear()
+            await self._room.wait()
+            sessions, runs = await self._context.store.read(store.read_starting, name="jobs.starting")
+            fresh = [s for s in sessions if s.session_id not in self._board]
+            if fresh:
+                ids = {s.session_id for s in fresh}
+                await self._put_on_board(fresh, [r for r in runs if r.session_id in ids])
+                for session in (s for s in fresh if s.session_id in self._board):
+                    self._board.start(session.session_id, now_utc())
+                self._urgent()
+            self._context.beat(NAME)
+            await _wait(self._new_session, POLL_S)
+
+    # --- writing rows -------------------------------------------------------------------------------------------------
+
+    def _urgent(self) -> None:
+        self._wake.set()
+        if self._board.pending >= PENDING_MAX:
+            self._room.clear()
+
+    async def _write(self) -> None:
+        """Commit what has gathered, then say what follows from it.
+
+        Raises:
+            Refused, Unknown: the board is not to be trusted any more.
+        """
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            batch = self._board.take()
+            self._room.set()
+            if not batch.moves:
+                continue
+            await self._commit(batch)
+            self._board.committed(batch)
+            self.counters.commits += 1
+            self.counters.moves += len(batch.moves.runs)
+            self._say(batch)
+
+    async def _commit(self, batch: Batch) -> None:
+        async def write(conn: Connection) -> None:
+            await store.write_moves(conn, batch.moves, epoch=self._context.epoch)
+
+        await self._context.store.commit(write, name="jobs.advance")
+
+    def _say(self, batch: Batch) -> None:
+        for entry in batch.ended:
+            self._hub.committed(entry.job.host, entry.run_id)
+            self._unconfirmed.pop(entry.run_id, None)
+        for entry in batch.ordered:
+            self._order(entry)
+
+    def _order(self, entry: Entry) -> None:
+        """Send the order of a run if its row says so and outward effects are allowed. Whatever comes of it, the agent
+        is asked until it has it.
+        """
+        if entry.state is not JobState.ORDERED or not entry.is_committed:
+            return
+        self._unconfirmed[entry.run_id] = clock.now_at()
+        if self._context.outward.is_allowed:
+            self._hub.order(entry.job.host, order_of(entry, epoch=self._context.epoch))
+
+    # --- what agents say ----------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        while True:
+            event = await self._hub.inbox.get()
+            await self._room.wait()
+            match event:
+                case Connected():
+                    self._ask_about(event.agent)
+                    self._new_agent.set()
+                case Heard():
+                    self._heard(event)
+
+    def _heard(self, event: Heard) -> None:
+        match event.message:
+            case OrderTaken(run_id):
+                self._taken(run_id)
+            case RunEnded():
+                self._ended(event.agent, event.message)
+            case RunsReport():
+                self._report(event.agent, event.message)
+            case Refused():
+                self._refused(event.agent, event.message)
+
+    def _taken(self, run_id: str) -> None:
+        self._unconfirmed.pop(run_id, None)
+        if self._board.take_order(run_id, now_utc()) and not self._wake.is_set():
+            asyncio.get_running_loop().call_later(LAZY_S, self._wake.set)
+
+    def _ended(self, agent: str, said: RunEnded) -> None:
+        entry = self._board.entries.get(said.run_id)
+        if entry is None:
+            if len(self._strays) < STRAYS_MAX:
+                self._strays[said.run_id] = (agent, said)
+        elif entry.job.host != agent:
+            self._log.error("jobs.wrong_agent", run_id=said.run_id, agent=agent, host=entry.job.host)
+        elif self._board.end(said, now_utc()):
+            self._urgent()
+        elif entry.state in ENDS and entry.is_committed:
+            self._hub.committed(agent, said.run_id)
+
+    def _report(self, agent: str, report: RunsReport) -> None:
+        for run_id in report.held:
+            self._taken(run_id)
+        for run_id in report.absent:
+            entry = self._board.entries.get(run_id)
+            if entry is None or entry.job.host != agent:
+                continue
+            if entry.state is JobState.ORDERED:
+                self.counters.sent_again += 1
+                self._order(entry)
+            elif entry.state is JobState.RUNNING:
+                self._ended(agent, RunEnded(run_id, Outcome.UNKNOWN, detail="the host has lost its record of the run"))
+
+    def _refused(self, agent: str, refused: Refused) -> None:
+        self.counters.refused_orders += 1
+        self._log.warning(
+            "jobs.order_refused", agent=agent, run_id=refused.run_id, reason=refused.reason.value, epoch=refused.epoch
+        )
+        entry = self._board.entries.get(refused.run_id)
+        is_lost = refused.reason is RefusalReason.FORGOTTEN and entry is not None and entry.state is JobState.ORDERED
+        if is_lost:  # the agent forgot a run whose result we do not have: nobody can know
+            detail = "the host forgot the run as committed, and its result is not here"
+            self._ended(agent, RunEnded(refused.run_id, Outcome.UNKNOWN, detail=detail))
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def _ask_about(self, agent: str) -> None:
+        """Ask an agent for every open run of its host. Those it never saw are ordered again then."""
+        ids = [e.run_id for e in self._board.at_host(agent) if _may_ask(e)]
+        if ids:
+            self._hub.ask(agent, ids)
+
+    async def _ask_again(self) -> None:
+        """Ask for runs whose orders were sent and never confirmed: refused in the instant of a switch, or lost with a
+        connection.
+        """
+        while True:
+            await asyncio.sleep(ASK_AGAIN_S)
+            before = clock.now_at() - int(ASK_AGAIN_S * clock.S)
+            late = [run_id for run_id, sent_at in self._unconfirmed.items() if sent_at <= before]
+            by_host: dict[str, list[str]] = {}
+            for run_id in late:
+                entry = self._board.entries.get(run_id)
+                if entry is None or not _may_ask(entry):
+                    del self._unconfirmed[run_id]
+                else:
+                    by_host.setdefault(entry.job.host, []).append(run_id)
+            for host, run_ids in by_host.items():
+                self._hub.ask(host, run_ids)
+
+    async def _let_out(self) -> None:
+        """When outward effects become allowed, send the orders that have been waiting for it."""
+        while True:
+            if self._context.outward.is_allowed:
+                await asyncio.sleep(POLL_S)
+                continue
+            await self._context.outward.wait()
+            waiting = [e for e in self._board.entries.values() if e.state is JobState.ORDERED]
+            for agent in {e.job.host for e in waiting}:
+                self._ask_about(agent)
+
+    async def _resolve_strays(self) -> None:
+        """Answer results of runs that are not on the board: of sessions that have ended, and of runs nobody knows."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            if not self._strays:
+                continue
+            strays, self._strays = self._strays, {}
+            self.counters.strays += len(strays)
+            known = await self._stray_states(list(strays))
+            orphans = [pair for run_id, pair in strays.items() if run_id not in known]
+            if orphans:
+                await self._note_orphans(orphans)
+            for run_id, (agent, _) in strays.items():
+                if known.get(run_id, JobState.NORMAL) in ENDS:
+                    self._hub.committed(agent, run_id)
+
+    async def _stray_states(self, run_ids: list[str]) -> dict[str, JobState]:
+        async def read(conn: Connection) -> dict[str, JobState]:
+            return await store.read_run_states(conn, run_ids)
+
+        return await self._context.store.read(read, name="jobs.strays")
+
+    async def _note_orphans(self, orphans: list[tuple[str, RunEnded]]) -> None:
+        events = [
+            EventRow(
+                occurred_utc=now_utc(),
+                priority="warning",
+                host_name=agent,
+                message=f"Host {agent} reported the end of a run that has no record here: exit code {said.exit_code}",
+                detail={"run_id": said.run_id, "exit_code": said.exit_code, "outcome": said.outcome.value},
+            )
+            for agent, said in orphans
+        ]
+
+        async def write(conn: Connection) -> None:
+            await store.add_events(conn, events, epoch=self._context.epoch)
+
+        await self._context.store.commit(write, name="jobs.orphans")
+
+    async def _note_hosts(self) -> None:
+        """Keep the host rows of connected agents fresh. A failure here is not worth a reload."""
+        while True:
+            await _wait(self._new_agent, HOSTS_S)
+            await asyncio.sleep(HOSTS_SOON_S)  # agents come in swarms
+            self._new_agent.clear()
+            agents = {c.agent: c.address for c in self._hub.connected}
+            if not agents:
+                continue
+            try:
+                await self._write_hosts(agents)
+            except WorldFault as e:
+                self._log.warning("jobs.hosts_not_noted", error=str(e))
+
+    async def _write_hosts(self, agents: dict[str, str]) -> None:
+        async def write(conn: Connection) -> None:
+            await store.note_agents(conn, agents, now_utc())
+
+        await self._context.store.commit(write, name="jobs.hosts")
+
+
+def _may_ask(entry: Entry) -> bool:
+    return entry.is_committed and entry.state in AT_AGENT
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait until the event is set, `seconds` at most."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -1,0 +1,140 @@
+"""Schedules on the clock: which instants are due, each fired exactly once whoever is primary.
+
+The instant is the key of the session it starts, so a second firing finds the first. How far a schedule has been dealt
+with is a row, written in the same transaction; after a switch the next primary goes on there, and what was missed
+runs late and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydantic import ValidationError
+
+from futago.jobs import store
+from futago.jobs.calendar import Due, due, next_after
+from futago.jobs.definitions import Schedule
+from futago.jobs.store import Connection, EventRow, ScheduleRow
+from futago.runtime.clock import now_utc
+from futago.runtime.engine import EngineContext
+from futago.runtime.faults import OperatorFault, WorldFault
+
+ROUND_S = 1.0  # changes of schedules, and jumps of the clock, are seen within this time
+LATE = timedelta(seconds=10)  # more than this, and an event says so
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    row: ScheduleRow
+    schedule: Schedule
+
+
+class Scheduler:
+    """Fires what is due, until cancelled. `fired()` is called after each commit that started sessions."""
+
+    def __init__(
+        self, context: EngineContext, fired: Callable[[], None], *, now: Callable[[], datetime] = now_utc
+    ) -> None:
+        self._context = context
+        self._fired = fired
+        self._now = now
+        self._log = context.log.bind(engine="schedules")
+
+    async def run(self) -> None:
+        """Work until cancelled. A failed round is made again."""
+        while True:
+            try:
+                pause_s = await self.round()
+            except WorldFault as e:  # what became of it stands in the rows, which the next round reads
+                self._log.warning("schedules.round_failed", error=str(e))
+                pause_s = ROUND_S
+            await asyncio.sleep(pause_s)
+
+    async def round(self) -> float:
+        """Fire everything that is due; return after how many seconds to look again.
+
+        Raises:
+            Refused, Unknown: of the store.
+        """
+        now = self._now()
+        pause = timedelta(seconds=ROUND_S)
+        for known in self._read(await self._context.store.read(store.read_schedules, name="jobs.schedules")):
+            if not known.schedule.enabled:
+                continue
+            schedule, zone = known.schedule, known.schedule.zone()
+            found = due(schedule.cron, zone, since=known.row.counted_utc, now=now)
+            if found.instants:
+                await self._fire(schedule, found, now)
+            upcoming = next_after(schedule.cron, zone, max(now, known.row.counted_utc))
+            if upcoming is not None:
+                pause = min(pause, max(upcoming - now, timedelta(0)))
+        return pause.total_seconds()
+
+    def _read(self, rows: list[ScheduleRow]) -> list[_Known]:
+        known = []
+        for row in rows:
+            try:
+                known.append(_Known(row, Schedule.model_validate(dict(row.spec))))
+            except ValidationError as e:  # written by another version of the program
+                self._log.error("schedules.unreadable", schedule=row.name, error=str(e))
+        return known
+
+    async def _fire(self, schedule: Schedule, found: Due, now: datetime) -> None:
+        async def write(conn: Connection) -> int:
+            opened = [await self._open(conn, schedule, instant) for instant in found.instants]
+            await store.count_schedule(conn, schedule.name, found.instants[-1])
+            if any(opened):
+                await store.add_events(conn, _events(schedule, found, now), epoch=self._context.epoch)
+            return sum(opened)
+
+        try:
+            count = await self._context.store.commit(write, name="jobs.fire")
+        except OperatorFault as e:  # the net is gone: the instants are dealt with, and people are told
+            await self._complain(schedule, found, e)
+            return
+        self._log.event(
+            "schedule.fired", schedule=schedule.name, sessions=count, instants=[str(i) for i in found.instants]
+        )
+        self._fired()
+
+    async def _open(self, conn: Connection, schedule: Schedule, instant: datetime) -> bool:
+        key = f"schedule:{schedule.name}:{instant.isoformat()}"
+        opened = await store.open_session(conn, schedule.job_net, trigger=f"schedule {schedule.name}", trigger_key=key)
+        return opened.is_new
+
+    async def _complain(self, schedule: Schedule, found: Due, why: OperatorFault) -> None:
+        event = EventRow(
+            occurred_utc=self._now(),
+            priority="critical",
+            host_name=None,
+            message=f"Schedule {schedule.name} could not start anything: {why.what}",
+            detail={"schedule": schedule.name, "instants": [i.isoformat() for i in found.instants]},
+        )
+
+        async def write(conn: Connection) -> None:
+            await store.count_schedule(conn, schedule.name, found.instants[-1])
+            await store.add_events(conn, [event], epoch=self._context.epoch)
+
+        await self._context.store.commit(write, name="jobs.fire_failed")
+
+
+def _events(schedule: Schedule, found: Due, now: datetime) -> list[EventRow]:
+    """Return what people should know about instants that run late, or not at all."""
+    late = [i for i in found.instants if now - i > LATE]
+    events = []
+    if late:
+        seconds = (now - late[0]).total_seconds()
+        text = f"Schedule {schedule.name} starts {schedule.job_net} late: {len(late)} due instants, the oldest {seconds:.0f} s ago"
+        events.append(_event("info", text, schedule, late, now))
+    if found.has_skipped:
+        text = f"Schedule {schedule.name} leaves out instants before {found.instants[0].isoformat()}: they were missed too long ago"
+        events.append(_event("warning", text, schedule, [], now))
+    return events
+
+
+def _event(priority: str, text: str, schedule: Schedule, instants: list[datetime], now: datetime) -> EventRow:
+    detail = {"schedule": schedule.name, "net": schedule.job_net, "instants": [i.isoformat() for i in instants]}
+    return EventRow(occurred_utc=now, priority=priority, host_name=None, message=text, detail=detail)
