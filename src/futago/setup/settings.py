@@ -64,6 +64,7 @@ class Juror(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     address: str
     port: int = paths.PORT_JUROR
+    acceptor: str = ""  # the identity of its vote, learned when it was seated: a host enrolled anew has another
 
 
 class PairSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pair: PairSettings
     members: list[MemberSettings]
     jurors: list[Juror] = []
+    roster: int = 0  # version of the jury; every seating makes a higher one
 
     @property
     def own(self) -> MemberSettings:
