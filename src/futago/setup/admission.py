@@ -44,7 +44,7 @@ from futago.setup.model import (
 )
 from futago.setup.settings import MemberSettings, Settings
 
-COUNTS = paths.CLUSTER / "admission.json"
+COUNTS = "admission.json"  # beside the views
 TEXT_CHARS_MAX = 200
 
 
@@ -238,12 +238,13 @@ def _count(code: str) -> int:
     """Count a refusal; return how many of its code there have been. A count that cannot be kept is not worth a
     failure.
     """
+    where = paths.CLUSTER / COUNTS
     try:
         with files.lock():
-            counts: dict[str, int] = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
+            counts: dict[str, int] = json.loads(where.read_text()) if where.exists() else {}
             counts[code] = counts.get(code, 0) + 1
-            COUNTS.parent.mkdir(parents=True, exist_ok=True)
-            COUNTS.write_text(json.dumps(counts))
+            where.parent.mkdir(parents=True, exist_ok=True)
+            where.write_text(json.dumps(counts))
             return counts[code]
     except (OSError, ValueError):
         return 0

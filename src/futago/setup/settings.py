@@ -129,6 +129,7 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
+FENCE_DRIVERS = frozenset({"ipmi"})
 CHOICES = {
     "authority": {"register", "fence"},
     "recovery": {"auto", "manual"},
@@ -192,8 +193,11 @@ def _check(s: Settings, where: Path) -> None:
         raise _fault(where, "a pair has one or two members with different names")
     if s.me not in {m.name for m in s.members}:
         raise _fault(where, f"me is `{s.me}`, which is not the name of a member")
+    check_name(s.pair.name, what=f"{where}: pair.name")
     for m in s.members:
         check_name(m.name, what=f"{where}: members.name")
+        if m.fence is not None and m.fence.driver not in FENCE_DRIVERS:
+            raise _fault(where, f"members.{m.name}.fence.driver is `{m.fence.driver}`; there is: ipmi")
         for key in ("service", "heartbeat"):
             _address(where, f"members.{m.name}.{key}", getattr(m, key))
     try:
@@ -224,13 +228,15 @@ def check_name(name: str, *, what: str) -> str:
     return name
 
 
-def load(where: Path = paths.SETTINGS) -> Settings:
+def load(where: Path | None = None) -> Settings:
     """Read the member's settings. Raises OperatorFault if the file is missing, unreadable or wrong."""
+    where = where or paths.SETTINGS
     return parse(_read(where, "Run `futago init` here, or `futago join` if the other member exists."), where=where)
 
 
-def load_agent(where: Path = paths.AGENT_SETTINGS) -> AgentSettings:
+def load_agent(where: Path | None = None) -> AgentSettings:
     """Read the agent's settings. Raises OperatorFault if the file is missing, unreadable or wrong."""
+    where = where or paths.AGENT_SETTINGS
     return parse_agent(_read(where, "Run `futago agent enroll` here."), where=where)
 
 
@@ -253,13 +259,18 @@ def dump(settings: Settings | AgentSettings) -> str:
 
 
 def _toml(table: dict[str, Any], *, prefix: str) -> str:
-    lines = [f"{k} = {json.dumps(v)}" for k, v in table.items() if v is not None and not _is_table(v)]
+    lines = [f"{k} = {_literal(v)}" for k, v in table.items() if v is not None and not _is_table(v)]
     for key, value in table.items():
         if isinstance(value, dict):
             lines += [f"\n[{prefix}{key}]", _toml(value, prefix=f"{prefix}{key}.")]
         elif _is_table(value):
             lines += [f"\n[[{prefix}{key}]]\n" + _toml(row, prefix=f"{prefix}{key}.") for row in value]
     return "\n".join(lines)
+
+
+def _literal(value: object) -> str:
+    """Return a TOML literal: JSON's, except that TOML has no surrogate pairs and wants DEL escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _is_table(value: object) -> bool:

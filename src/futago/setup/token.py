@@ -122,4 +122,7 @@ def _b64(data: bytes) -> str:
 
 def _unb64(text: str) -> bytes:
     raw = text.encode("ascii")
-    return base64.b64decode(raw + b"=" * (-len(raw) % 4), altchars=b"-_", validate=True)
+    data = base64.b64decode(raw + b"=" * (-len(raw) % 4), altchars=b"-_", validate=True)
+    if _b64(data) != text:
+        raise ValueError("not the one way to write it")
+    return data

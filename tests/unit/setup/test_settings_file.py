@@ -1,0 +1,120 @@
+"""The settings file: what is written is read back, and a mistake is refused with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from futago.runtime.faults import OperatorFault
+from futago.setup.settings import (
+    PROFILES,
+    AgentSettings,
+    FenceDevice,
+    Juror,
+    MemberSettings,
+    PairSettings,
+    Settings,
+    dump,
+    parse,
+    parse_agent,
+)
+
+WHERE = Path("/etc/futago/futago.toml")
+
+names = st.from_regex(r"[a-z][a-z0-9-]{0,30}", fullmatch=True)
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+addresses = st.ip_addresses().map(str)
+fences = st.builds(FenceDevice, driver=st.just("ipmi"), address=addresses, user=words, password_file=words)
+jurors = st.builds(Juror, name=names, address=addresses, port=st.integers(1, 65535))
+
+
+@st.composite
+def all_settings(draw: st.DrawFn) -> Settings:
+    members = [
+        MemberSettings(name, draw(addresses), draw(addresses), draw(words), draw(st.none() | fences))
+        for name in draw(st.lists(names, min_size=1, max_size=2, unique=True))
+    ]
+    pair = PairSettings(
+        name=draw(names),
+        id=draw(words),
+        floating_ip=f"{draw(st.ip_addresses(v=4))}/24",
+        authority=draw(st.sampled_from(["register", "fence"])),
+        profile=draw(st.sampled_from(sorted(PROFILES))),
+        recovery=draw(st.sampled_from(["auto", "manual"])),
+        fence_after=draw(st.sampled_from(["on", "stay_off"])),
+    )
+    roster = draw(st.just([]) | st.lists(jurors, min_size=3, max_size=3) | st.lists(jurors, min_size=5, max_size=5))
+    return Settings(draw(st.sampled_from(members)).name, pair, members, roster)
+
+
+@given(all_settings())
+def test_whatever_settings_are_written_are_read_back_equal(settings: Settings) -> None:
+    assert parse(dump(settings), where=WHERE) == settings
+
+
+@given(names, words, st.lists(addresses, min_size=1, max_size=2))
+def test_whatever_agent_settings_are_written_are_read_back_equal(name: str, pair: str, members: list[str]) -> None:
+    settings = AgentSettings(name, pair, members)
+    assert parse_agent(dump(settings), where=WHERE) == settings
+
+
+GOOD = """\
+me = "m1"
+[pair]
+name = "lab"
+id = "0123456789abcdef"
+floating_ip = "192.0.2.100/24"
+[[members]]
+name = "m1"
+service = "192.0.2.11"
+heartbeat = "198.51.100.11"
+interface = "eth0"
+[members.fence]
+driver = "ipmi"
+address = "192.0.2.201"
+user = "admin"
+password_file = "/etc/futago/secrets/fence-m1.password"
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "expected"),
+    [
+        ("heartbeet =", "heartbeat =", "did you mean `heartbeat`"),
+        ("floatng_ip =", "floating_ip =", "did you mean `floating_ip`"),
+        ('me = "m3"', 'me = "m1"', "not the name of a member"),
+        ("service = 11", 'service = "192.0.2.11"', "Expected `str`, got `int` - at `$.members[0].service`"),
+        ('service = "192.0.2.300"', 'service = "192.0.2.11"', "members.m1.service: '192.0.2.300'"),
+        ('me = "M1"', 'me = "m1"', "me is `M1`"),
+        ('driver = "ipmy"', 'driver = "ipmi"', "members.m1.fence.driver is `ipmy`"),
+        ('floating_ip = "x"', 'floating_ip = "192.0.2.100/24"', "pair.floating_ip"),
+        ('profile = "slow"\n[[members]]', "[[members]]", "pair.profile is `slow`; it must be one of default, fast, vm"),
+        ('me "m1"', 'me = "m1"', "not valid TOML"),
+        ('name = "Lab"', 'name = "lab"', "pair.name: `Lab` cannot be a name"),
+    ],
+)
+def test_a_mistake_in_the_file_is_refused_with_file_place_and_suggestion(wrong: str, right: str, expected: str) -> None:
+    text = GOOD.replace(right, wrong, 1)
+    assert text != GOOD
+    with pytest.raises(OperatorFault) as e:
+        parse(text, where=WHERE)
+    assert str(WHERE) in e.value.what
+    assert expected in e.value.what
+    assert e.value.hint
+
+
+def test_the_good_file_is_accepted() -> None:
+    settings = parse(GOOD, where=WHERE)
+    assert settings.own.fence is not None
+    assert settings.peer is None
+    assert not settings.config().has_peer
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 6])
+def test_a_jury_of_any_size_but_three_or_five_is_refused(count: int) -> None:
+    rows = "".join(f'[[jurors]]\nname = "h{i}"\naddress = "192.0.2.{i}"\n' for i in range(count))
+    with pytest.raises(OperatorFault, match=f"3 or 5 jurors, not {count}"):
+        parse(GOOD + rows, where=WHERE)
