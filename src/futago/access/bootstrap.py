@@ -1,8 +1,9 @@
-"""Give a new pair its first administrator and the API token of the local root user: `python -m futago.access.bootstrap`.
+"""Give a new pair its first administrator and the API token of the local root user: `python -m
+futago.access.bootstrap`.
 
-Run by `futago init` on the primary, as root or as user futago; may be run again at any time. An administrator who is there keeps the password; the
-token's row follows the file. Secrets come from files, never from the command line. The files are read first; then root becomes user futago, as whom
-the database lets us in.
+Run by `futago init` on the primary, as root or as user futago; may be run again at any time. An administrator who is
+there keeps the password; the token's row follows the file. Secrets come from files, never from the command line. The
+files are read first; then root becomes user futago, as whom the database lets us in.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ async def bootstrap(store: Store, secrets: Secrets, *, wait_s: float = WAIT_S) -
 
 
 def become_service_user() -> None:
-    """Drop root's rights for those of user futago; does nothing for any other user, or where there is no user futago."""
+    """Drop root's rights for those of user futago; do nothing for another user, or where there is no user futago."""
     if os.geteuid() != 0:
         return
     try:

@@ -1,6 +1,8 @@
-"""How many failed logins are borne: a sliding window per key (an address, an account). Pure: the instant is an argument.
+"""How many failed logins are borne: a sliding window per key (an address, an account). Pure: the instant is an
+argument.
 
-Kept in memory by the one web program that serves; a switch forgives. The bound on keys keeps a flood of strangers from filling the memory.
+Kept in memory by the one web program that serves; a switch forgives. The bound on keys keeps a flood of strangers
+from filling the memory.
 """
 
 from __future__ import annotations

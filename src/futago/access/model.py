@@ -1,7 +1,7 @@
 """The nouns of access and the table of who may do what.
 
-Pure data: no database, no clock. A *principal* is whoever stands behind a request, a person with a login session or a program with a token. What a role
-may do is the table GRANTS; nothing else in the product asks for a role by name.
+Pure data: no database, no clock. A *principal* is whoever stands behind a request, a person with a login session or a
+program with a token. What a role may do is the table GRANTS; nothing else in the product asks for a role by name.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Via(Enum):
     """How a principal showed who it is."""
 
     SESSION = "session"
-    TOKEN = "token"
+    TOKEN = "token"  # noqa: S105  a word, not a secret
     LOGIN = "login"
 
 

@@ -1,6 +1,7 @@
 """Passwords of people: argon2id, with the parameters of RFC 9106's low-memory profile (argon2-cffi's default).
 
-Hashing takes tens of milliseconds and 64 MiB on purpose: call it in a thread, a few at a time (see the web's login), never in an event loop.
+Hashing takes tens of milliseconds and 64 MiB on purpose: call it in a thread, a few at a time (see the web's login),
+never in an event loop.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ LENGTH_MIN = 10
 LENGTH_MAX = 200  # a bound on the work that a stranger can ask for
 
 _HASHER = argon2.PasswordHasher()
-# The hash of a password that nobody has: verified when the account does not exist, so that the answer takes as long as for one that does.
+# The hash of a password that nobody has: verified when the account does not exist, so that the answer takes as long
+# as for one that does.
 NOBODY = _HASHER.hash(secrets.token_urlsafe(32))
 
 

@@ -1,4 +1,5 @@
-"""Rows of accounts, login sessions, API tokens and the audit trail. Every function works inside a transaction that the caller has begun.
+"""Rows of accounts, login sessions, API tokens and the audit trail. Every function works inside a transaction that
+the caller has begun.
 
 No rule lives here (model.py has them) and nothing commits here (futago.store.commit does).
 """
@@ -36,7 +37,8 @@ async def account(conn: Connection, name: str) -> Account | None:
 async def add_account(conn: Connection, new: Account) -> bool:
     """Insert the account; return False, with nothing changed, if one of that name is there."""
     cursor = await conn.execute(
-        "INSERT INTO account (account_name, password_hash, access_role, is_enabled) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        "INSERT INTO account (account_name, password_hash, access_role, is_enabled) VALUES (%s, %s, %s, %s)"
+        " ON CONFLICT DO NOTHING",
         (new.name, new.password_hash, new.role.value, new.is_enabled),
     )
     return cursor.rowcount == 1
@@ -47,7 +49,8 @@ async def add_session(
 ) -> None:
     """Insert a login session that ends after SESSION_LIFE."""
     await conn.execute(
-        "INSERT INTO login_session (secret_hash, account_name, address, created_utc, expires_utc) VALUES (%s, %s, %s, %s, %s)",
+        "INSERT INTO login_session (secret_hash, account_name, address, created_utc, expires_utc)"
+        " VALUES (%s, %s, %s, %s, %s)",
         (secret_hash, account_name, address, now_utc, now_utc + SESSION_LIFE),
     )
 
@@ -83,8 +86,8 @@ async def put_token(conn: Connection, *, token_name: str, secret_hash: bytes, ac
     """Insert the token, or give the token of that name this secret."""
     await conn.execute(
         "INSERT INTO api_token (token_name, secret_hash, account_name) VALUES (%s, %s, %s)"
-        " ON CONFLICT (token_name) DO UPDATE SET secret_hash = excluded.secret_hash, account_name = excluded.account_name"
-        " WHERE (api_token.secret_hash, api_token.account_name) IS DISTINCT FROM (excluded.secret_hash, excluded.account_name)",
+        " ON CONFLICT (token_name) DO UPDATE"
+        " SET secret_hash = excluded.secret_hash, account_name = excluded.account_name",
         (token_name, secret_hash, account_name),
     )
 
@@ -107,7 +110,8 @@ async def record(conn: Connection, who: Principal, deed: Deed) -> None:
 async def prune(conn: Connection, *, now_utc: datetime, limit: int) -> int:
     """Delete up to `limit` expired sessions; return how many went."""
     cursor = await conn.execute(
-        "DELETE FROM login_session WHERE secret_hash IN (SELECT secret_hash FROM login_session WHERE expires_utc <= %s LIMIT %s)",
+        "DELETE FROM login_session WHERE secret_hash IN"
+        " (SELECT secret_hash FROM login_session WHERE expires_utc <= %s LIMIT %s)",
         (now_utc, limit),
     )
     return cursor.rowcount

@@ -23,9 +23,11 @@ def hash_secret(secret: str) -> bytes:
 
 
 def csrf_token(session_secret: str) -> str:
-    """Return the token that a page sends in a header to show that it could read our page, not only make the browser send our cookie.
+    """Return the token that a page sends in a header to show that it could read our page, not only make the browser
+    send our cookie.
 
-    It is derived from the cookie's secret, which scripts cannot read, so it needs no storage and ends with the session.
+    It is derived from the cookie's secret, which scripts cannot read, so it needs no storage and ends with the
+    session.
     """
     return hmac.new(session_secret.encode(), b"futago csrf", hashlib.sha256).hexdigest()
 

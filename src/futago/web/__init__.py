@@ -1,1 +1,1 @@
-"""The web UI and the API."""
+"""The faces towards people and programs: pages, the API under /api/v1, the stream of changes."""

@@ -1,1 +1,1 @@
-"""The API under /api/v1, one module per column."""
+"""The routes of /api/v1, one room per subject."""

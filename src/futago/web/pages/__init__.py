@@ -1,1 +1,1 @@
-"""The pages, one module per column."""
+"""The pages for people, one room per subject; the templates beside them hold the looks."""

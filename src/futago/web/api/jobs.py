@@ -1,0 +1,79 @@
+"""Job nets and their runs: read them, start one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+
+from futago.access import store as rows
+from futago.jobs.store import Opened, open_session
+from futago.store.commit import Connection
+from futago.web import queries
+from futago.web.allow import SCHEMES, JobStarter, Reader
+from futago.web.faults import not_found
+from futago.web.model import JobNets, Session, SessionDetail, Sessions, Started
+from futago.web.rooms import InRooms
+
+router = APIRouter(tags=["jobs"], dependencies=SCHEMES)
+
+
+@router.get("/job-nets")
+async def job_nets(rooms: InRooms, who: Reader) -> JobNets:
+    """Return all job nets, each with its newest run."""
+    return JobNets(job_nets=await rooms.serving.require().store.read(queries.job_nets, name="web.job_nets"))
+
+
+@router.post(
+    "/job-nets/{name}/runs",
+    status_code=201,
+    responses={200: {"model": Started, "description": "The key was known: this is the run of then."}},
+)
+async def start(
+    name: str,
+    response: Response,
+    rooms: InRooms,
+    who: JobStarter,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+) -> Started:
+    """Start a job net. With an Idempotency-Key, a repetition never starts a second run."""
+
+    async def work(conn: Connection) -> Opened:
+        key = f"api:{who.account}:{name}:{idempotency_key}" if idempotency_key else None
+        opened = await open_session(conn, name, trigger=f"api {who.account}", trigger_key=key)
+        await rows.record(conn, who, rows.Deed("job-net.run", name, {"session_id": opened.session_id}))
+        return opened
+
+    opened = await rooms.serving.require().store.commit(work, name="web.start_run")
+    response.status_code = 201 if opened.is_new else 200
+    return Started(session_id=opened.session_id, repeated=not opened.is_new)
+
+
+@router.get("/runs")
+async def runs(
+    rooms: InRooms,
+    who: Reader,
+    before: Annotated[int | None, Query(ge=0)] = None,
+    net: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=queries.SESSIONS_MAX)] = 50,
+) -> Sessions:
+    """Return runs of job nets, newest first."""
+
+    async def work(conn: Connection) -> list[Session]:
+        return await queries.sessions(conn, before=before, net=net, limit=limit)
+
+    found = await rooms.serving.require().store.read(work, name="web.runs")
+    return Sessions(runs=found, next=found[-1].session_id if len(found) == limit else None)
+
+
+@router.get("/runs/{session_id}")
+async def run(session_id: int, rooms: InRooms, who: Reader) -> SessionDetail:
+    """Return one run with all its jobs."""
+
+    async def work(conn: Connection) -> SessionDetail | None:
+        return await queries.session_detail(conn, session_id)
+
+    found = await rooms.serving.require().store.read(work, name="web.run")
+    if found is None:
+        raise not_found(f"There is no run {session_id}.")
+    return found

@@ -1,0 +1,238 @@
+"""What the pages and the API read: SQL over the rows that the columns share. Nothing here changes anything.
+
+Each function works inside a read-only transaction that the caller has begun. Long lists are encoded row by row
+(msgspec), short ones are models.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import LiteralString
+
+import msgspec
+from psycopg.rows import class_row
+
+from futago.store.commit import Connection
+from futago.web import model
+from futago.web.model import EventFilter, EventPage, Order, SamplePage
+
+SESSIONS_MAX = 500
+
+
+class Counters(msgspec.Struct, frozen=True):
+    """Figures that tell a page whether to look again; the digests say only whether something is different."""
+
+    last_event_id: int | None
+    runs_digest: str
+    hosts_digest: str
+
+
+_COUNTERS = """
+SELECT (SELECT max(event_id) FROM event) AS last_event_id,
+       (SELECT md5(coalesce(string_agg(x::text, ','), '')) FROM
+        (SELECT s.session_id, s.state, r.state, count(*) FROM
+         (SELECT session_id, state FROM job_session ORDER BY session_id DESC LIMIT 12) s
+         LEFT JOIN job_run r USING (session_id) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3) x) AS runs_digest,
+       (SELECT count(*)::text || ':' || count(*) FILTER (WHERE has_agent) FROM host)
+       || ':' || (SELECT coalesce(max(since_utc)::text, '') FROM monitor_state) AS hosts_digest
+"""
+
+
+async def counters(conn: Connection) -> Counters:
+    """Return the counters of this moment."""
+    cursor = conn.cursor(row_factory=class_row(Counters))
+    await cursor.execute(_COUNTERS)
+    found = await cursor.fetchone()
+    assert found is not None
+    return found
+
+
+# --- hosts and monitors -----------------------------------------------------------------------------------------------
+
+_HOSTS = """
+SELECT h.host_name, host(h.address) AS address, h.is_registered, h.has_agent, h.agent_seen_utc,
+       coalesce((SELECT array_agg(scope_name ORDER BY scope_name) FROM scope_host s WHERE s.host_name = h.host_name),
+                '{}') AS scopes,
+       coalesce(worst.status, 'none') AS status, worst.since_utc, coalesce(worst.monitor_count, 0) AS monitor_count
+FROM host h
+LEFT JOIN LATERAL (
+    SELECT status, since_utc, count(*) OVER () AS monitor_count FROM monitor_state m WHERE m.host_name = h.host_name
+    ORDER BY array_position(ARRAY['critical', 'unknown', 'warning', 'ok'], status), since_utc LIMIT 1
+) worst ON true
+ORDER BY h.host_name
+"""
+
+
+async def hosts(conn: Connection) -> list[model.Host]:
+    """Return all hosts by name, each with its worst status."""
+    cursor = conn.cursor(row_factory=class_row(model.Host))
+    await cursor.execute(_HOSTS)
+    return await cursor.fetchall()
+
+
+_MONITORS = """
+SELECT m.monitor_name, m.kind, m.scope_name, m.is_enabled, m.version, m.spec,
+       coalesce((SELECT json_agg(json_build_object('host_name', s.host_name, 'status', s.status, 'since_utc',
+       s.since_utc,
+                                                   'failures', s.failures, 'next_due_utc', s.next_due_utc)
+                                 ORDER BY s.host_name)
+                 FROM monitor_state s WHERE s.monitor_name = m.monitor_name), '[]') AS states
+FROM monitor m ORDER BY m.monitor_name
+"""
+
+
+async def monitors(conn: Connection) -> list[model.Monitor]:
+    """Return all monitors by name."""
+    cursor = conn.cursor(row_factory=class_row(model.Monitor))
+    await cursor.execute(_MONITORS)
+    return await cursor.fetchall()
+
+
+class SampleRow(msgspec.Struct, frozen=True):
+    """As model.Sample."""
+
+    monitor_name: str
+    host_name: str
+    at_utc: datetime
+    value: float | None
+    ok: bool
+
+
+async def samples(conn: Connection, wanted: SamplePage) -> list[SampleRow]:
+    """Return one page of the samples of a monitor by time."""
+    cursor = conn.cursor(row_factory=class_row(SampleRow))
+    await cursor.execute(
+        "SELECT monitor_name, host_name, at_utc, value, ok FROM sample WHERE monitor_name = %(monitor)s"
+        " AND (%(host)s::text IS NULL OR host_name = %(host)s)"
+        " AND (%(since_utc)s::timestamptz IS NULL OR at_utc >= %(since_utc)s)"
+        " ORDER BY at_utc, host_name LIMIT %(limit)s",
+        wanted.model_dump(),
+    )
+    return await cursor.fetchall()
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+def _where(wanted: EventFilter) -> LiteralString:
+    """Return the conditions, with named parameters; absent ones leave no trace, so that indexes are used."""
+    possible: tuple[tuple[object, LiteralString], ...] = (
+        (wanted.after, "event_id > %(after)s"),
+        (wanted.before, "event_id < %(before)s"),
+        (wanted.source, "source = %(source)s"),
+        (wanted.monitor, "monitor_name = %(monitor)s"),
+        (wanted.host, "host_name = %(host)s"),
+        (wanted.priority, "priority = %(priority)s"),
+    )
+    conditions = [condition for value, condition in possible if value is not None]
+    return " AND ".join(conditions) if conditions else "true"
+
+
+class EventRow(msgspec.Struct, frozen=True):
+    """As model.Event; `detail` is JSON text that is passed on unread."""
+
+    event_id: int
+    occurred_utc: datetime
+    recorded_utc: datetime
+    priority: str
+    source: str
+    monitor_name: str | None
+    host_name: str | None
+    message: str
+    detail: msgspec.Raw | None
+    epoch: int
+
+
+_EVENTS: LiteralString = (
+    "SELECT event_id, occurred_utc, recorded_utc, priority, source, monitor_name, host_name, message, detail::text,"
+    " epoch FROM event WHERE "
+)
+_COUNT: LiteralString = "SELECT count(*) AS count, max(event_id) AS last_event_id FROM event WHERE "
+
+
+async def events(conn: Connection, wanted: EventPage) -> list[EventRow]:
+    """Return one page of events by id."""
+    direction: LiteralString = "ASC" if wanted.order is Order.ASCENDING else "DESC"
+    cursor = await conn.execute(
+        _EVENTS + _where(wanted) + " ORDER BY event_id " + direction + " LIMIT %(limit)s",
+        wanted.model_dump(mode="json"),
+    )
+    return [
+        EventRow(
+            event_id=row[0],
+            occurred_utc=row[1],
+            recorded_utc=row[2],
+            priority=row[3],
+            source=row[4],
+            monitor_name=row[5],
+            host_name=row[6],
+            message=row[7],
+            detail=msgspec.Raw(row[8]) if row[8] else None,
+            epoch=row[9],
+        )
+        for row in await cursor.fetchall()
+    ]
+
+
+async def event_count(conn: Connection, wanted: EventFilter) -> model.EventCount:
+    """Return how many events there are of that kind."""
+    cursor = conn.cursor(row_factory=class_row(model.EventCount))
+    await cursor.execute(_COUNT + _where(wanted), wanted.model_dump(mode="json"))
+    found = await cursor.fetchone()
+    assert found is not None
+    return found
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+_JOB_NETS = """
+SELECT n.net_name, n.version, n.spec, last.session_id AS last_session_id, last.state AS last_state
+FROM job_net n
+LEFT JOIN LATERAL (
+    SELECT session_id, state FROM job_session s WHERE s.net_name = n.net_name ORDER BY session_id DESC LIMIT 1
+) last ON true
+ORDER BY n.net_name
+"""
+
+_SESSIONS = """
+SELECT s.session_id, s.net_name, s.state, s.trigger, s.created_utc, s.started_utc, s.ended_utc,
+       coalesce((SELECT json_object_agg(state, n) FROM
+                 (SELECT r.state, count(*) AS n FROM job_run r WHERE r.session_id = s.session_id GROUP BY r.state) x),
+                '{}') AS job_states
+FROM job_session s
+WHERE (%(before)s::bigint IS NULL OR s.session_id < %(before)s) AND (%(net)s::text IS NULL OR s.net_name = %(net)s)
+  AND (%(session)s::bigint IS NULL OR s.session_id = %(session)s)
+ORDER BY s.session_id DESC LIMIT %(limit)s
+"""
+
+_JOB_RUNS = """
+SELECT run_id::text, job_name, host_name, state, attempt, exit_code, started_utc, ended_utc, detail,
+       right(output, 20000) AS output
+FROM job_run WHERE session_id = %s ORDER BY started_utc NULLS LAST, job_name, attempt
+"""
+
+
+async def job_nets(conn: Connection) -> list[model.JobNet]:
+    """Return all job nets by name."""
+    cursor = conn.cursor(row_factory=class_row(model.JobNet))
+    await cursor.execute(_JOB_NETS)
+    return await cursor.fetchall()
+
+
+async def sessions(
+    conn: Connection, *, before: int | None = None, net: str | None = None, session: int | None = None, limit: int
+) -> list[model.Session]:
+    """Return runs of job nets, newest first."""
+    cursor = conn.cursor(row_factory=class_row(model.Session))
+    await cursor.execute(_SESSIONS, {"before": before, "net": net, "session": session, "limit": limit})
+    return await cursor.fetchall()
+
+
+async def session_detail(conn: Connection, session_id: int) -> model.SessionDetail | None:
+    """Return one run with its jobs; None if there is none of that number."""
+    found = await sessions(conn, session=session_id, limit=1)
+    if not found:
+        return None
+    cursor = conn.cursor(row_factory=class_row(model.JobRun))
+    await cursor.execute(_JOB_RUNS, (session_id,))
+    return model.SessionDetail(**found[0].model_dump(), jobs=await cursor.fetchall())

@@ -1,0 +1,238 @@
+// What the page does by itself: it follows the stream of changes, survives a switch, and keeps times fresh.
+//
+// The stream is read with fetch, not EventSource: after a power cut the old connection stays silent for minutes, so
+// silence itself must count. The server ticks every second; after SILENCE_MS without a word the stream is given up and
+// asked for again, with a new connection each time, until the member that serves now answers.
+"use strict";
+
+const SILENCE_MS = 2500;
+const AGAIN_MS = 400;
+const SHORT_MS = 4000; // a stream that ends sooner, or a login shown again, is no switch
+
+const body = document.body;
+const line = document.getElementById("line");
+const banner = document.getElementById("banner");
+const bannerText = document.getElementById("banner-text");
+const bannerLink = document.getElementById("banner-link");
+
+let lostAt = 0;
+let wasLive = false;
+let known = null; // the newest counters
+
+// --- the stream -----------------------------------------------------------------------------------------------------
+
+async function follow() {
+  for (;;) {
+    try {
+      await readStream();
+    } catch (error) {
+      if (error.message === "login") {
+        location.assign("/login");
+        return;
+      }
+    }
+    await sleep(AGAIN_MS);
+    if (lostAt === 0) lostAt = Date.now();
+    setTimeout(noteLoss, 300);
+    lookAround();
+  }
+}
+
+async function readStream() {
+  const abort = new AbortController();
+  let silence = setTimeout(() => abort.abort(), SILENCE_MS);
+  try {
+    const answer = await fetch("/api/v1/stream", { signal: abort.signal, cache: "no-store", headers: { Accept: "text/event-stream" } });
+    if (answer.status === 401) throw new Error("login");
+    if (!answer.ok) throw new Error("not serving");
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      clearTimeout(silence);
+      silence = setTimeout(() => abort.abort(), SILENCE_MS);
+      const pieces = (rest + value).split("\n\n");
+      rest = pieces.pop();
+      pieces.forEach(take);
+    }
+  } finally {
+    clearTimeout(silence);
+    abort.abort();
+  }
+}
+
+function take(piece) {
+  let name = "";
+  let data = "";
+  for (const row of piece.split("\n")) {
+    if (row.startsWith("event: ")) name = row.slice(7);
+    else if (row.startsWith("data: ")) data += row.slice(6);
+  }
+  if (!name) return;
+  noteLive();
+  if (name === "counters") compare(JSON.parse(data));
+  else if (name === "pair") pairChanged(JSON.parse(data));
+  else if (name === "operation") refresh("operation");
+}
+
+function pairChanged(status) {
+  body.dataset.primary = status.primary || "";
+  refresh("pair");
+}
+
+function compare(counters) {
+  const before = known || {};
+  known = counters;
+  const differs = (name) => before[name] !== counters[name];
+  if (differs("last_event_id")) refresh("events");
+  if (differs("runs_digest")) refresh("runs");
+  if (differs("hosts_digest")) refresh("hosts");
+}
+
+// --- live, switching, back ------------------------------------------------------------------------------------------
+
+function noteLive() {
+  if (lostAt && wasLive) {
+    const seconds = (Date.now() - lostAt) / 1000;
+    if (body.dataset.switching === "yes") {
+      bannerText.textContent = body.dataset.textResumed
+        .replace("%s", seconds.toFixed(1))
+        .replace("%p", body.dataset.primary || body.dataset.member);
+      banner.dataset.tone = "ok";
+      banner.hidden = false;
+      bannerLink.hidden = true;
+      setTimeout(() => { if (body.dataset.switching !== "yes") banner.hidden = true; }, 15000);
+      body.dataset.switching = "no";
+      known = null;
+      refresh("pair");
+    }
+  }
+  lostAt = 0;
+  wasLive = true;
+  line.dataset.state = "live";
+}
+
+function noteLoss() {
+  if (!lostAt || !wasLive) return;
+  line.dataset.state = "switching";
+  body.dataset.switching = "yes";
+  if (banner.hidden || banner.dataset.tone === "ok") {
+    bannerText.textContent = body.dataset.textSwitching;
+    banner.dataset.tone = "warn";
+    banner.hidden = false;
+    bannerLink.hidden = true;
+  }
+}
+
+// This address may be the one of a member that is standby now: then say where the service is.
+async function lookAround() {
+  try {
+    const answer = await fetch("/api/v1/health", { signal: AbortSignal.timeout(1000), cache: "no-store" });
+    const health = await answer.json();
+    body.dataset.primary = health.primary || "";
+    const elsewhere = !health.serving && health.primary && health.primary !== health.member;
+    if (lostAt && elsewhere && Date.now() - lostAt > SHORT_MS && location.hostname !== health.floating_ip) {
+      bannerText.textContent = body.dataset.textElsewhere.replace("%p", health.primary);
+      bannerLink.hidden = false;
+    }
+  } catch {
+    // nobody answers yet
+  }
+}
+
+function sleep(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+// --- parts ----------------------------------------------------------------------------------------------------------
+
+const GENTLE_MS = 1000; // a part is not asked for more often than this
+const asked = new Map();
+
+function refresh(subject) {
+  for (const part of document.querySelectorAll("[data-follows]")) {
+    if (part.dataset.follows.split(" ").includes(subject)) ask(part);
+  }
+}
+
+function ask(part) {
+  const since = Date.now() - (asked.get(part) || 0);
+  if (part.dataset.due === "yes") return;
+  part.dataset.due = "yes";
+  setTimeout(() => {
+    part.dataset.due = "no";
+    if (part.querySelector("dialog[open]")) return; // someone is deciding
+    asked.set(part, Date.now());
+    window.htmx.trigger(part, "refresh");
+  }, Math.max(0, GENTLE_MS - since));
+}
+
+setInterval(() => {
+  if (line.dataset.state !== "live" || document.hidden) return;
+  for (const part of document.querySelectorAll("[data-every]")) {
+    if (Date.now() - (asked.get(part) || 0) > Number(part.dataset.every) * 1000) ask(part);
+  }
+}, 1000);
+
+// --- times ----------------------------------------------------------------------------------------------------------
+
+const language = document.documentElement.lang;
+const relative = new Intl.RelativeTimeFormat(language, { numeric: "always", style: "short" });
+const dayAndTime = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" });
+
+function ago(instant) {
+  const seconds = Math.round((instant - Date.now()) / 1000);
+  for (const [unit, length] of [["day", 86400], ["hour", 3600], ["minute", 60]]) {
+    if (Math.abs(seconds) >= length) return relative.format(Math.trunc(seconds / length), unit);
+  }
+  return relative.format(Math.min(seconds, 0), "second");
+}
+
+function clock(instant) {
+  const pad = (n) => String(n).padStart(2, "0");
+  const time = [instant.getHours(), instant.getMinutes(), instant.getSeconds()].map(pad).join(":");
+  const today = instant.toDateString() === new Date().toDateString();
+  return today ? time : `${pad(instant.getMonth() + 1)}-${pad(instant.getDate())} ${time}`;
+}
+
+function freshen(root) {
+  for (const element of root.querySelectorAll("time[datetime]")) {
+    if (!element.dateTime) continue;
+    const instant = new Date(element.dateTime);
+    if ("ago" in element.dataset) element.textContent = ago(instant);
+    else if ("clock" in element.dataset) element.textContent = clock(instant);
+    else if ("local" in element.dataset) element.textContent = dayAndTime.format(instant);
+    element.title = dayAndTime.format(instant);
+  }
+}
+
+document.addEventListener("htmx:afterSwap", (event) => freshen(event.target));
+setInterval(() => freshen(document), 5000);
+freshen(document);
+
+// --- buttons --------------------------------------------------------------------------------------------------------
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.dataset.opens) document.getElementById(button.dataset.opens).showModal();
+  if ("closes" in button.dataset) button.closest("dialog").close();
+  if (button.dataset.copies) copy(button);
+});
+
+async function copy(button) {
+  const text = document.getElementById(button.dataset.copies).textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = body.dataset.textCopied;
+  } catch {
+    getSelection().selectAllChildren(document.getElementById(button.dataset.copies));
+  }
+}
+
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+}
+
+follow();
