@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import pytest
@@ -142,7 +143,7 @@ def test_view_survives_the_way_through_the_register() -> None:
 
 def test_wire_messages_survive_encoding() -> None:
     p = Proposal(ROSTER, me="m1", nonce=1, deadline_at=S, put=value(5))
-    decoder = msgspec.msgpack.Decoder(Request)  # type: ignore[arg-type]
+    decoder = msgspec.msgpack.Decoder(Request)
     for _, request in p.messages_to_send(0):
         assert decoder.decode(msgspec.msgpack.encode(request)) == request
 
@@ -168,7 +169,7 @@ class Chaos:
 
     def pump(self, p: Proposal) -> None:
         for juror, request in p.messages_to_send(self.now):
-            self.later(lambda juror=juror, request=request: self.serve(p, juror, request))
+            self.later(partial(self.serve, p, juror, request))
 
     def serve(self, p: Proposal, juror: str, request: Request) -> None:
         reply = self.jury.ask(juror, request)
