@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from oracles import JobStarts
+
 HOSTS = ("host1", "host2", "host3", "host4")
 LAYERS = 10
 NET = "night"
-STARTS_FILE = "/var/log/job-starts"
 MAIL_HOST = "10.91.1.50"
 
 
@@ -81,13 +82,13 @@ def definitions(*, seconds_per_job: float, mail_port: int = 25) -> str:
 
 
 def _job(layer: int, host: str, i: int, seconds: float) -> dict[str, object]:
-    """A job notes its own start durably on its host before it does anything else: that file is the oracle."""
+    """A job notes its own start durably on its host before it does anything else: that record is the oracle."""
     code = 3 + i if layer == LAYERS - 1 else 0
-    note = f'echo "$FUTAGO_RUN_ID l{layer}-{host} $$" >> {STARTS_FILE}; sync {STARTS_FILE}'
+    name = f"l{layer}-{host}"
     job: dict[str, object] = {
-        "name": f"l{layer}-{host}",
+        "name": name,
         "host": host,
-        "command": f"{note}; sleep {seconds}; exit {code}",
+        "command": JobStarts.command(name, f"sleep {seconds}; exit {code}"),
     }
     if layer:
         job["after"] = [f"l{layer - 1}-{h}" for h in HOSTS]
