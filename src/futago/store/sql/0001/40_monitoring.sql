@@ -22,11 +22,13 @@ CREATE TABLE monitor_state (
     PRIMARY KEY (monitor_name, host_name)
 );
 
+-- No key: a wall clock that was set back may give the same instant twice. That nothing is written twice is kept by
+-- monitor_state: samples are written only together with the step of `next_due_utc` that they belong to.
 CREATE TABLE sample (
     monitor_name text NOT NULL,
     host_name    text NOT NULL,
-    at_utc       timestamptz NOT NULL,  -- the due instant
-    value        double precision,      -- round trip in milliseconds; null when it failed
-    ok           boolean NOT NULL,
-    PRIMARY KEY (monitor_name, host_name, at_utc)
+    at_utc       timestamptz NOT NULL,  -- when the probe began
+    value        double precision,      -- round trip in milliseconds; null when there was none
+    ok           boolean NOT NULL
 );
+CREATE INDEX sample_by_pair ON sample (monitor_name, host_name, at_utc);
