@@ -16,8 +16,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, AnyStr
 
 import msgspec
 
@@ -31,6 +32,27 @@ from futago.runtime.faults import OperatorFault, Refused, Unknown
 
 _BOOT_DEADLINE_S = 90.0
 _REQUEST_DEADLINE_S = 90.0
+_FORK_DEADLINE_S = 2.0
+
+
+class HostProcess(subprocess.Popen[AnyStr]):
+    """A program that runs inside a host; signals reach the program itself.
+
+    What stands between is `nsenter`, which has the program as its only child, waits for it, and ends as it ended.
+    """
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal to the program; nothing happens if it has ended."""
+        end = time.monotonic() + _FORK_DEADLINE_S
+        while self.poll() is None:
+            if inner := machine.children(self.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(inner[0], sig)
+                return
+            if time.monotonic() > end:
+                super().send_signal(sig)
+                return
+            time.sleep(0.002)
 
 
 class LabHost:
@@ -96,19 +118,24 @@ class LabHost:
             Refused: the host is off, or (with `check`) the program failed; the message holds what it printed.
             Unknown: it did not end by the deadline.
         """
-        try:
-            done = subprocess.run(
-                self.command(args, env=env),
-                input=stdin,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=deadline_s,
-                check=False,
-                stdin=subprocess.DEVNULL if stdin is None else None,
-            )
-        except subprocess.TimeoutExpired as e:
-            raise Unknown(f"{self.name}: `{shlex.join(args)}` did not end within {deadline_s:.0f} s") from e
+        feed = subprocess.DEVNULL if stdin is None else subprocess.PIPE
+        with HostProcess(
+            self.command(args, env=env),
+            stdin=feed,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        ) as process:
+            try:
+                out, err = process.communicate(stdin, timeout=deadline_s)
+            except subprocess.TimeoutExpired as e:
+                process.kill()
+                raise Unknown(f"{self.name}: `{shlex.join(args)}` did not end within {deadline_s:.0f} s") from e
+            except BaseException:
+                process.kill()
+                raise
+        done = subprocess.CompletedProcess(list(args), process.returncode, out, err)
         if check and done.returncode:
             said = (done.stderr + done.stdout).strip()[-3000:]
             raise Refused(f"{self.name}: `{shlex.join(args)[:300]}` ended with {done.returncode}: {said}")
@@ -122,12 +149,12 @@ class LabHost:
         stdout: int | IO[Any] = subprocess.DEVNULL,
         stderr: int | IO[Any] = subprocess.DEVNULL,
         env: dict[str, str] | None = None,
-    ) -> subprocess.Popen[bytes]:
+    ) -> HostProcess[bytes]:
         """Start a program inside the host.
 
-        The caller reads it, and ends it by id. A power cut of the host ends it too.
+        The caller reads it, and ends it. A power cut of the host ends it too.
         """
-        return subprocess.Popen(self.command(args, env=env), stdin=stdin, stdout=stdout, stderr=stderr)
+        return HostProcess(self.command(args, env=env), stdin=stdin, stdout=stdout, stderr=stderr)
 
     def write(self, path: str, content: str | bytes, *, mode: int = 0o644) -> None:
         """Write a file of the running host, and sync it."""
