@@ -137,10 +137,8 @@ def new_incarnation(newest: SegmentHead | None) -> Incarnation:
     meanwhile does not move the receive times.
     """
     boot = blake2b(clock.boot_id().encode(), digest_size=16).digest()
-    if newest is not None and newest.incarnation.boot == boot:
-        zero_ns = newest.incarnation.zero_ns
-    else:
-        zero_ns = time.time_ns() - clock.now_at()
+    is_same_boot = newest is not None and newest.incarnation.boot == boot
+    zero_ns = newest.incarnation.zero_ns if newest and is_same_boot else time.time_ns() - clock.now_at()
     return Incarnation(IncarnationId(secrets.token_hex(8)), zero_ns, boot)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from receivers import ReceiverProcess, make_pair, make_pki  # noqa: E402
+from receivers import ReceiverProcess, make_pair, make_pki
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import signal
@@ -13,9 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
+from receivers import ReceiverProcess, make_pki
 
 from futago.intake.model import Protocol
-from receivers import ReceiverProcess, make_pki
 
 Pair = tuple[ReceiverProcess, ReceiverProcess]
 
@@ -48,7 +49,10 @@ def test_real_logger_and_snmptrap_are_received(pair: Pair) -> None:
     one, _ = pair
     if not (shutil.which("logger") and shutil.which("snmptrap")):
         pytest.skip("logger or snmptrap is not installed")
-    run = lambda *args: subprocess.run(args, check=True, timeout=10)  # noqa: E731
+
+    def run(*args: str) -> None:
+        subprocess.run(args, check=True, timeout=10)
+
     run("logger", "-n", "127.0.0.1", "-P", str(one.syslog_udp), "-d", "over udp")
     run("logger", "-n", "127.0.0.1", "-P", str(one.syslog_tcp), "-T", "--octet-count", "over tcp counted")
     run("logger", "-n", "127.0.0.1", "-P", str(one.syslog_tcp), "-T", "over tcp lines")
@@ -189,7 +193,7 @@ def test_datagrams_that_waited_while_the_program_was_stopped_keep_the_time_of_th
     one.wait(lambda s: s["counters"]["syslog_udp"] == 4 and s["own"]["last"] == s["own"]["synced"])
     assert one.status()["counters"]["stalls"] == 1
     times = [r.time_ns / 1e9 for r in one.own()]
-    for earlier, later in zip(times[1:], times[2:], strict=False):
+    for earlier, later in itertools.pairwise(times[1:]):
         assert 0.5 < later - earlier < 0.8
 
 
