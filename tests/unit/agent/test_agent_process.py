@@ -1,0 +1,420 @@
+"""A real agent process and a real hub over mutual TLS: orders, results, crashes of the agent, stale epochs.
+
+The oracle of every start is a file that the command itself appends to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agent_world import WAIT_S, AgentProcess, Keys, QuietLog, active, lines, loopback, make_hub, order, standby, until
+from futago.agent.model import EXIT_BLANK, Record
+from futago.jobs.hub import AgentHub, Connected, Heard
+from futago.link.orders import (
+    OPEN_RUNS_MAX,
+    OUTPUT_KEPT_BYTES_MAX,
+    OUTPUT_TAIL_CHARS_MAX,
+    Order,
+    OrderTaken,
+    Outcome,
+    RefusalReason,
+    Refused,
+    RunEnded,
+    RunsReport,
+)
+from futago.runtime.clock import boot_id
+
+
+@dataclass
+class Desk:
+    """A hub that is running, and what it heard."""
+
+    hub: AgentHub
+    task: asyncio.Task[None]
+    heard: list[object] = field(default_factory=list)
+
+    def gather(self) -> list[object]:
+        while not self.hub.inbox.empty():
+            event = self.hub.inbox.get_nowait()
+            self.heard.append(event.message if isinstance(event, Heard) else event)
+        return self.heard
+
+    def ends(self, run_id: str) -> list[RunEnded]:
+        return [m for m in self.gather() if isinstance(m, RunEnded) and m.run_id == run_id]
+
+    def taken(self, run_id: str) -> bool:
+        return OrderTaken(run_id) in self.gather()
+
+    def refusals(self) -> list[Refused]:
+        return [m for m in self.gather() if isinstance(m, Refused)]
+
+    async def end_of(self, run_id: str) -> RunEnded:
+        await until(lambda: self.ends(run_id), what=f"end of {run_id}")
+        return self.ends(run_id)[-1]
+
+
+@asynccontextmanager
+async def desk(keys: Keys, address: str, *, me: str = "m1") -> AsyncIterator[Desk]:
+    hub = make_hub(keys, address, me=me)
+    task = asyncio.get_running_loop().create_task(hub.run())
+    try:
+        yield Desk(hub, task)
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+@dataclass
+class World:
+    keys: Keys
+    desk: Desk
+    agent: AgentProcess
+    address: str
+    oracle: Path
+
+    async def connected(self) -> None:
+        await until(lambda: self.desk.hub.is_connected("h1"), what="agent connected")
+
+    def order(self, o: Order) -> None:
+        assert self.desk.hub.order("h1", o)
+
+    async def restart(self) -> None:
+        self.agent.kill()
+        await until(lambda: not self.desk.hub.is_connected("h1"), what="hub saw the agent go")
+        self.agent.start()
+        await self.connected()
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    keys = Keys(tmp_path / "keys")
+    address = loopback()
+    async with desk(keys, address) as d:
+        agent = AgentProcess(tmp_path / "h1", keys, name="h1", members=[address]).start()
+        d.hub.set_role(active(1))
+        w = World(keys, d, agent, address, tmp_path / "oracle")
+        try:
+            await w.connected()
+            yield w
+        finally:
+            agent.destroy()
+
+
+async def test_order_is_run_once_and_its_result_told(world: World) -> None:
+    world.order(order("r1", f"echo begun >> {world.oracle}; echo said; exit 3", net="n", job="j"))
+    end = await world.desk.end_of("r1")
+    assert (end.outcome, end.exit_code, end.output, end.output_bytes) == (Outcome.EXITED, 3, "said\n", 5)
+    assert abs(end.started - time.time()) < WAIT_S
+    assert end.started <= end.ended
+    assert world.desk.taken("r1")
+    assert lines(world.oracle) == ["begun"]
+
+
+async def test_repeated_order_is_answered_and_not_started_again(world: World) -> None:
+    o = order("r1", f"echo begun >> {world.oracle}; sleep 0.2")
+    for _ in range(3):
+        world.order(o)
+    await world.desk.end_of("r1")
+    world.order(o)
+    await until(lambda: world.desk.gather().count(OrderTaken("r1")) == 4, what="every order answered")
+    assert lines(world.oracle) == ["begun"]
+
+
+async def test_result_is_kept_until_committed_and_then_forgotten(world: World) -> None:
+    world.order(order("r1", "exit 4"))
+    await world.desk.end_of("r1")
+    assert (world.agent.runs / "r1").exists()
+    world.desk.hub.set_role(active(2))
+    await until(lambda: len(world.desk.ends("r1")) == 2, what="told again after the change of epoch")
+    world.desk.hub.committed("h1", "r1")
+    await until(lambda: not (world.agent.runs / "r1").exists(), what="the run was removed")
+    world.desk.hub.ask("h1", ["r1"])
+    await until(lambda: RunsReport(held=[], absent=["r1"]) in world.desk.gather(), what="report")
+    world.order(order("r1", f"echo again >> {world.oracle}", epoch=2))
+    await until(world.desk.refusals, what="a committed run is not started again")
+    assert world.desk.refusals()[0].reason is RefusalReason.FORGOTTEN
+    assert lines(world.oracle) == []
+
+
+async def test_run_survives_the_death_of_the_agent_with_its_true_exit_code(world: World) -> None:
+    world.order(order("r1", f"echo begun >> {world.oracle}; sleep 0.6; echo done >> {world.oracle}; exit 7"))
+    await until(lambda: lines(world.oracle), what="the command begun")
+    await world.restart()
+    end = await world.desk.end_of("r1")
+    assert (end.outcome, end.exit_code) == (Outcome.EXITED, 7)
+    assert lines(world.oracle) == ["begun", "done"]
+
+
+async def test_run_that_ends_while_no_agent_lives_has_its_true_exit_code(world: World) -> None:
+    world.order(order("r1", f"echo begun >> {world.oracle}; sleep 0.3; echo done >> {world.oracle}; exit 7"))
+    await until(lambda: lines(world.oracle), what="the command begun")
+    world.agent.kill()
+    await until(lambda: len(lines(world.oracle)) == 2, what="the command done")
+    world.agent.start()
+    end = await world.desk.end_of("r1")
+    assert (end.outcome, end.exit_code) == (Outcome.EXITED, 7)
+
+
+async def test_orderly_stop_of_the_agent_leaves_runs_running(world: World) -> None:
+    world.order(order("r1", f"echo begun >> {world.oracle}; sleep 0.6; exit 5"))
+    await until(lambda: lines(world.oracle), what="the command begun")
+    world.agent.kill(15)
+    world.agent.start()
+    assert (await world.desk.end_of("r1")).exit_code == 5
+
+
+async def test_agent_killed_anywhere_between_order_and_start_starts_the_run_exactly_once(world: World) -> None:
+    chance = random.Random(20)
+    ids = [f"k{n}" for n in range(12)]
+    for run_id in ids:
+        o = order(run_id, f"echo {run_id} >> {world.oracle}; exit 6")
+        world.order(o)
+        await asyncio.sleep(chance.uniform(0, 0.006))
+        await world.restart()
+    for run_id in ids:  # the engine repeats an order until the agent has it
+        world.order(order(run_id, f"echo {run_id} >> {world.oracle}; exit 6"))
+        assert (await world.desk.end_of(run_id)).exit_code == 6
+    assert sorted(lines(world.oracle)) == sorted(ids)
+
+
+def plant(world: World, run_id: str, o: Order, *, boot: str, **files: bytes) -> None:
+    """Leave a run on the disk as an earlier agent process would have."""
+    where = world.agent.runs / run_id
+    where.mkdir()
+    (where / "exit").write_bytes(EXIT_BLANK)
+    (where / "order.json").write_bytes(msgspec.json.encode(Record(order=o, boot=boot, taken=0.0)))
+    for name, content in files.items():
+        (where / name.replace("_json", ".json")).write_bytes(content)
+
+
+async def test_durable_order_that_was_never_started_is_started_by_the_next_agent(world: World) -> None:
+    world.agent.kill()
+    plant(world, "r1", order("r1", f"echo begun >> {world.oracle}; exit 2"), boot=boot_id())
+    world.agent.start()
+    assert (await world.desk.end_of("r1")).exit_code == 2
+    assert lines(world.oracle) == ["begun"]
+
+
+async def test_order_of_an_earlier_boot_is_unknown_and_not_started(world: World) -> None:
+    world.agent.kill()
+    plant(world, "r1", order("r1", f"echo begun >> {world.oracle}"), boot="an-earlier-boot")
+    plant(world, "r2", order("r2", "true"), boot="an-earlier-boot", exit=b"9 end\n")
+    world.agent.start()
+    end = await world.desk.end_of("r1")
+    assert (end.outcome, end.exit_code) == (Outcome.UNKNOWN, None)
+    assert "rebooted" in end.detail
+    assert (await world.desk.end_of("r2")).exit_code == 9
+    assert lines(world.oracle) == []
+
+
+async def test_unfinished_order_file_is_no_order(world: World) -> None:
+    world.agent.kill()
+    plant(world, "r1", order("r1", f"echo begun >> {world.oracle}"), boot=boot_id())
+    content = (world.agent.runs / "r1/order.json").read_bytes()
+    (world.agent.runs / "r1/order.json").write_bytes(content[:-5])
+    world.agent.start()
+    await until(lambda: not (world.agent.runs / "r1").exists(), what="the remains removed")
+    assert lines(world.oracle) == []
+
+
+async def test_killed_shim_makes_the_run_unknown_not_failed_and_not_repeated(world: World) -> None:
+    world.order(order("r1", f"echo begun >> {world.oracle}; exec sleep 30"))
+    await until(lambda: lines(world.oracle), what="the command begun")
+    shim = int((world.agent.runs / "r1/started").read_text().split()[0])
+    os.kill(shim, signal.SIGKILL)
+    end = await world.desk.end_of("r1")
+    assert (end.outcome, end.exit_code) == (Outcome.UNKNOWN, None)
+    await world.restart()
+    world.order(order("r1", f"echo begun >> {world.oracle}"))
+    await until(lambda: world.desk.gather().count(OrderTaken("r1")) == 2, what="answered as known")
+    assert lines(world.oracle) == ["begun"]
+
+
+async def test_run_over_its_time_is_ended_with_all_its_processes(world: World) -> None:
+    world.order(order("r1", f"sleep 30 & echo $! > {world.oracle}; sleep 30", timeout_s=0.3))
+    end = await world.desk.end_of("r1")
+    assert (end.outcome, end.exit_code) == (Outcome.TIMED_OUT, 143)
+    child = int(lines(world.oracle)[0])
+    await until(lambda: not _runs(child), what="the background process ended too")
+
+
+def _runs(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+
+
+async def test_time_of_a_run_is_counted_on_when_the_agent_restarts(world: World) -> None:
+    world.order(order("r1", f"echo begun >> {world.oracle}; sleep 30", timeout_s=1.0))
+    await until(lambda: lines(world.oracle), what="the command begun")
+    begun = time.monotonic()
+    await world.restart()
+    end = await world.desk.end_of("r1")
+    assert end.outcome is Outcome.TIMED_OUT
+    assert time.monotonic() - begun < 4
+
+
+async def test_unknown_user_is_an_end_with_a_reason(world: World) -> None:
+    world.order(order("r1", f"echo begun >> {world.oracle}", user="nobody-of-that-name"))
+    end = await world.desk.end_of("r1")
+    assert end.outcome is Outcome.NOT_STARTED
+    assert "nobody-of-that-name" in end.detail
+    await world.restart()
+    assert len(world.desk.ends("r1")) >= 1
+    assert lines(world.oracle) == []
+
+
+async def test_stale_member_is_refused_for_good(world: World, tmp_path: Path) -> None:
+    other = loopback()
+    async with desk(world.keys, other, me="m2") as second:
+        agent = AgentProcess(tmp_path / "h2", world.keys, name="h2", members=[world.address, other]).start()
+        try:
+            await until(lambda: world.desk.hub.is_connected("h2") and second.hub.is_connected("h2"), what="both")
+            second.hub.set_role(active(2))
+            second.hub.order("h2", order("r2", f"echo new >> {world.oracle}", epoch=2))
+            assert (await second.end_of("r2")).exit_code == 0
+            world.desk.hub.order("h2", order("r1", f"echo stale >> {world.oracle}", epoch=1))
+            await until(world.desk.refusals, what="the stale order refused")
+            assert world.desk.refusals() == [Refused("r1", RefusalReason.STALE, 2)]
+            agent.kill()
+            await until(lambda: not world.desk.hub.is_connected("h2"), what="gone")
+            agent.start()
+            await until(lambda: world.desk.hub.is_connected("h2"), what="back")
+            world.desk.heard.clear()
+            world.desk.hub.order("h2", order("r1", f"echo stale >> {world.oracle}", epoch=1))
+            await until(world.desk.refusals, what="refused by the next agent process too")
+            world.desk.hub.committed("h2", "r2")  # from a stale member: not to be believed
+            second.hub.set_role(active(3))
+            await until(lambda: len(second.ends("r2")) >= 2, what="the result is told to the one that is obeyed")
+        finally:
+            agent.destroy()
+    assert lines(world.oracle) == ["new"]
+
+
+async def test_order_of_another_epoch_than_the_session_declared_is_refused(world: World) -> None:
+    world.order(order("r1", "true", epoch=5))
+    await until(world.desk.refusals, what="refused")
+    assert world.desk.refusals() == [Refused("r1", RefusalReason.INACTIVE, 1)]
+
+
+async def test_results_wait_for_a_member_that_is_active(world: World) -> None:
+    world.order(order("r1", f"echo begun >> {world.oracle}; sleep 0.2; exit 8"))
+    await until(lambda: world.desk.taken("r1"), what="taken")
+    world.desk.hub.set_role(standby(2))
+    await until(lambda: (world.agent.runs / "r1/exit").read_bytes() != EXIT_BLANK, what="the command ended")
+    await asyncio.sleep(0.2)
+    assert world.desk.ends("r1") == []
+    world.desk.hub.set_role(active(3))
+    assert (await world.desk.end_of("r1")).exit_code == 8
+
+
+async def test_ask_tells_what_is_held_and_what_was_never_seen(world: World) -> None:
+    world.order(order("r1", f"echo begun >> {world.oracle}; sleep 0.4"))
+    await until(lambda: world.desk.taken("r1"), what="taken")
+    world.desk.hub.ask("h1", ["r1", "r2"])
+    await until(lambda: RunsReport(held=["r1"], absent=["r2"]) in world.desk.gather(), what="report")
+
+
+async def test_output_is_kept_within_its_limit_while_the_command_writes(world: World) -> None:
+    size = 3 * OUTPUT_KEPT_BYTES_MAX
+    world.order(order("r1", f"echo FIRST; head -c {size} /dev/zero | tr '\\0' x; echo; sleep 2.5; echo LAST"))
+    end = await world.desk.end_of("r1")
+    assert end.output.endswith("x\nLAST\n")
+    assert len(end.output) == OUTPUT_TAIL_CHARS_MAX
+    assert end.output_bytes == size + 12
+    used = (world.agent.runs / "r1/output").stat().st_blocks * 512
+    assert used <= OUTPUT_KEPT_BYTES_MAX + 64 * 1024
+    with (world.agent.runs / "r1/output").open("rb") as f:
+        assert f.read(6) == b"FIRST\n"
+
+
+async def test_many_runs_at_once_each_have_their_own_result(world: World) -> None:
+    count = 200
+    for n in range(count):
+        world.order(order(f"m{n}", f"echo {n} >> {world.oracle}; exit {n % 50}"))
+    await until(lambda: sum(isinstance(m, RunEnded) for m in world.desk.gather()) >= count, what="all ended")
+    assert {f"m{n}": n % 50 for n in range(count)} == {
+        m.run_id: m.exit_code for m in world.desk.heard if isinstance(m, RunEnded)
+    }
+    assert sorted(map(int, lines(world.oracle))) == list(range(count))
+
+
+async def test_agent_of_another_pair_is_refused_counted_and_logged(tmp_path: Path) -> None:
+    keys, strangers = Keys(tmp_path / "keys"), Keys(tmp_path / "strange-keys")
+    address = loopback()
+    async with desk(keys, address) as d:
+        agent = AgentProcess(tmp_path / "h9", strangers, name="h9", members=[address]).start()
+        log = d.hub._log
+        assert isinstance(log, QuietLog)
+        try:
+            await until(lambda: log.count("listener.handshake_refused") >= 2, what="refused, and tried again")
+        finally:
+            agent.destroy()
+        assert d.hub.connected == []
+
+
+async def test_member_certificate_is_not_an_agents(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys")
+    address = loopback()
+    async with desk(keys, address) as d:
+        await until(lambda: not d.task.done(), what="hub runs")
+        await asyncio.sleep(0.05)
+        reader, writer = await asyncio.open_connection(address, 7713, ssl=keys.client("member", "m2"))
+        assert await reader.read(10) == b""
+        writer.close()
+        assert d.hub.counters.strangers == 1
+
+
+async def test_agent_does_not_obey_a_server_that_is_no_member(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys")
+    address = loopback()
+    hub = make_hub(keys, address)
+    hub._context = keys.server("agent", "h7")  # a host that pretends to be a manager
+    task = asyncio.get_running_loop().create_task(hub.run())
+    hub.set_role(active(99))
+    agent = AgentProcess(tmp_path / "h1", keys, name="h1", members=[address]).start()
+    try:
+        await until(lambda: "member.strange" in agent.log_text(), what="the agent noticed")
+        assert hub.connected == []
+        assert not (agent.var / "epoch.slots").exists()
+    finally:
+        agent.destroy()
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def test_new_session_of_an_agent_takes_the_place_of_the_old_one(world: World) -> None:
+    before = world.desk.hub.counters.sessions
+    await world.restart()
+    assert world.desk.hub.counters.sessions == before + 1
+    assert [c.agent for c in world.desk.hub.connected] == ["h1"]
+    assert any(isinstance(m, Connected) for m in world.desk.gather())
+
+
+def test_a_hello_with_every_open_run_fits_into_a_frame() -> None:
+    from futago.link.orders import FRAME_BYTES_MAX, Hello
+
+    runs = ["0" * 36] * OPEN_RUNS_MAX
+    assert len(msgspec.msgpack.encode(Hello("a" * 63, "b" * 40, "1.0.0", 1, runs))) < FRAME_BYTES_MAX
+
+
+async def test_agent_starts_within_a_second(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys")
+    agent = AgentProcess(tmp_path / "h1", keys, name="h1", members=[loopback()])
+    begun = time.monotonic()
+    agent.start()
+    try:
+        await until(lambda: "agent.started" in agent.log_text(), what="started")
+        assert time.monotonic() - begun < 3  # measured alone: about 0.3 s; the limit is for a busy machine
+    finally:
+        agent.destroy()
