@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from futago.runtime.faults import Refused, Unknown
 OUTPUT_BYTES_MAX = 256 * 1024
 LINE_BYTES_MAX = 64 * 1024
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+if "FUTAGO_ROOT" in os.environ:  # tests point the whole tree elsewhere
+    ENVIRONMENT["FUTAGO_ROOT"] = os.environ["FUTAGO_ROOT"]
 AS_POSTGRES = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--")
 
 
@@ -35,17 +38,17 @@ class Ended:
         return lines[-1].strip()[:300] if lines else f"exit code {self.code}"
 
 
-async def run(command: Sequence[str], *, deadline_s: float) -> Ended:
-    """Run a program to its end.
+async def run(command: Sequence[str], *, deadline_s: float, stdin: bytes | None = None) -> Ended:
+    """Run a program to its end, with `stdin` as its input.
 
     Raises:
         Refused: it could not be started.
         Unknown: it did not end in time and was killed.
     """
-    process = await _start(command)
+    process = await _start(command, has_input=stdin is not None)
     try:
         async with asyncio.timeout(deadline_s):
-            out, err = await process.communicate()
+            out, err = await process.communicate(stdin)
     except TimeoutError as e:
         raise Unknown(f"{command[0]} did not end within {deadline_s:g} s") from e
     finally:
@@ -87,11 +90,11 @@ async def follow(command: Sequence[str], *, deadline_s: float, on_line: Callable
     return Ended(code, _text(out), "\n".join(tail))
 
 
-async def _start(command: Sequence[str]) -> asyncio.subprocess.Process:
+async def _start(command: Sequence[str], *, has_input: bool = False) -> asyncio.subprocess.Process:
     try:
         return await asyncio.create_subprocess_exec(
             *command,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if has_input else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=ENVIRONMENT,
