@@ -50,8 +50,8 @@ class Durable:
     intent: Epoch = Epoch(0)
     stopped_epoch: Epoch = Epoch(0)
     is_able: bool = True  # False: the last durable write failed or hangs
-    # the view that is being written, or whose write failed or hangs so that it may be on the disk; until a write ends well
-    pending: View | None = None
+    # a view or an intent is being written, or such a write failed or hangs, so that either may be on the disk
+    is_writing: bool = False
 
 
 class PgState(Enum):

@@ -576,17 +576,10 @@ SOLO_ROWS = (
     ),
     Row(
         "S7.unenforce",
-        lambda s: s.pg.enforced is not False and not s.wants_peer and not s.may_be_paired,
+        lambda s: s.pg.enforced is not False and not s.wants_peer,
         "{me} serves alone by a durable view: commits need not wait for {peer}.",
         lambda _s: (Enforce(on=False),),
         PairState.SWITCHING,
-    ),
-    Row(
-        "S12.writing",
-        lambda s: s.may_be_paired,
-        "{me} is writing the view that counts on {peer} again; until that is certain, commits wait for it.",
-        _hold,
-        PairState.SOLO,
     ),
     Row(
         "S8.open",

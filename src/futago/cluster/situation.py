@@ -197,12 +197,6 @@ class Situation:
         """The epoch to ask W for: the one already asked for, else the next."""
         return self.f.durable.intent if self.has_intent else Epoch(self.epoch + 1)
 
-    @property
-    def may_be_paired(self) -> bool:
-        """The write of a view that counts on the peer has begun and not ended: it may be on our disk already."""
-        pending = self.f.durable.pending
-        return pending is not None and pending.epoch > self.epoch and not pending.is_solo
-
     # --- own PostgreSQL
     # ----------------------------------------------------------------------------------------------
 
