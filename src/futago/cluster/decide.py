@@ -18,11 +18,14 @@ from futago.cluster.model import (
     Cas,
     CasRegister,
     Decision,
+    Enforce,
     Facts,
     FenceOff,
     FenceOn,
     FenceOutcome,
     Gate,
+    HoldAddress,
+    KillPg,
     OpDone,
     OpKind,
     PairState,
@@ -31,7 +34,10 @@ from futago.cluster.model import (
     PersistView,
     PgState,
     ReadRegister,
+    SetGate,
     SetWants,
+    StopPg,
+    VerifyBarrier,
 )
 from futago.cluster.rules import SECTIONS, Actions, Row
 from futago.cluster.situation import LAG_BYTES_MAX, Situation
@@ -43,6 +49,7 @@ WAKE_AFTER_NS = 1_000_000_000  # look again at the latest
 OPERATOR_WAIT_NS = 30_000_000_000  # an operator's request that cannot be begun is refused after this
 LEARN_GRACE_HEARTBEATS = 5  # a talking loser is given this long to learn the view by itself before it is shot
 PERSISTS = (PersistView, PersistIntent, PersistStopped)
+TIGHTENING = (KillPg, StopPg, ReadRegister, SetWants, FenceOff, VerifyBarrier, OpDone)
 
 
 def decide(facts: Facts, now: int) -> Decision:
@@ -64,6 +71,8 @@ def decide(facts: Facts, now: int) -> Decision:
                 continue
             if action not in actions:
                 actions.append(action)
+    if facts.durable.is_writing:
+        actions = [a for a in actions if _is_tightening(a)]
     notes = tuple(_notes(s))
     is_serving = s.is_serving
     return Decision(
@@ -90,8 +99,23 @@ def matching_row(s: Situation) -> Row:
     raise AssertionError("the rule table is not total")
 
 
-# --- duties
-# ----------------------------------------------------------------------------------------------------------
+def _is_tightening(action: Action) -> bool:
+    """Tell whether an action is right whatever our disk will say once the write under way has ended.
+
+    Nothing else is begun meanwhile: it would rest on a view or an intent that may be replaced already.
+    """
+    match action:
+        case SetGate(open=is_open):
+            return not is_open
+        case HoldAddress(hold=is_held):
+            return not is_held
+        case Enforce(on=is_on):
+            return is_on
+        case _:
+            return isinstance(action, TIGHTENING)
+
+
+# --- duties ---
 
 
 def _withdraw_wants(s: Situation, row: Row) -> Actions:
@@ -176,8 +200,7 @@ def _power_on(s: Situation, _row: Row) -> Actions:
     return (FenceOn(epoch=s.dv.epoch),) if is_asked or is_due else ()
 
 
-# --- operator
-# --------------------------------------------------------------------------------------------------------
+# --- operator ---
 
 
 def _answer_operator(s: Situation, row: Row) -> Actions:
@@ -233,8 +256,7 @@ DUTIES: tuple[Callable[[Situation, Row], tuple[Action, ...]], ...] = (
 )
 
 
-# --- what else is not protected
-# --------------------------------------------------------------------------------------
+# --- what else is not protected ---
 
 
 def _notes(s: Situation) -> Iterator[str]:
@@ -278,8 +300,7 @@ def _own_notes(s: Situation) -> Iterator[str]:
         yield "A member is in maintenance."
 
 
-# --- when to look again
-# ----------------------------------------------------------------------------------------------
+# --- when to look again ---
 
 
 def _wake_at(s: Situation) -> int:

@@ -74,8 +74,7 @@ class Section:
     rows: tuple[Row, ...]
 
 
-# --- what rows do
-# ----------------------------------------------------------------------------------------------------
+# --- what rows do ---
 
 
 def _always(_s: Situation) -> bool:
@@ -183,8 +182,7 @@ def _force(s: Situation) -> Actions:
     return (PersistView(view=view, stopped=True),)
 
 
-# --- T1, T2, T7: the vote of W, the same five rows for each
-# -----------------------------------------------------------
+# --- T1, T2, T7: the vote of W, the same five rows for each ---
 
 
 def _vote(name: str, when: Callable[[Situation], bool], *, because: str, keeps_wants: bool = False) -> tuple[Row, ...]:
@@ -252,8 +250,7 @@ def _read_if_any(s: Situation) -> Actions:
     return (ReadRegister(),) if s.w.is_configured and not s.w.is_pending and is_due else ()
 
 
-# --- operator
-# --------------------------------------------------------------------------------------------------------
+# --- operator ---
 
 CONFIG_ROWS = (
     Row(
@@ -292,8 +289,7 @@ FORCE_ROWS = (
     ),
 )
 
-# --- a member without a view
-# -----------------------------------------------------------------------------------------
+# --- a member without a view ---
 
 MEMORY_ROWS = (
     Row(
@@ -328,8 +324,7 @@ MEMORY_ROWS = (
     ),
 )
 
-# --- somebody knows a newer view
-# -------------------------------------------------------------------------------------
+# --- somebody knows a newer view ---
 
 
 def _is_own_solo_win(s: Situation) -> bool:
@@ -391,8 +386,7 @@ LEARN_ROWS = (
     ),
 )
 
-# --- primary of a paired view
-# ----------------------------------------------------------------------------------------
+# --- primary of a paired view ---
 
 
 def _is_running(s: Situation) -> bool:
@@ -527,8 +521,7 @@ PAIRED_ROWS = (
     ),
 )
 
-# --- primary of a solo view
-# ------------------------------------------------------------------------------------------
+# --- primary of a solo view ---
 
 SOLO_ROWS = (
     Row(
@@ -642,8 +635,7 @@ SOLO_ROWS = (
     ),
 )
 
-# --- standby of a paired view
-# ----------------------------------------------------------------------------------------
+# --- standby of a paired view ---
 
 STANDBY_ROWS = (
     Row(
@@ -715,8 +707,7 @@ STANDBY_ROWS = (
     ),
 )
 
-# --- not in the newest view
-# ------------------------------------------------------------------------------------------
+# --- not in the newest view ---
 
 
 def _is_peer_serving(s: Situation) -> bool:

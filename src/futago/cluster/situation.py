@@ -101,8 +101,7 @@ class Situation:
                 newest = view
         return newest
 
-    # --- contact
-    # -----------------------------------------------------------------------------------------------------
+    # --- contact ---
 
     @property
     def contact_at(self) -> At:
@@ -137,8 +136,7 @@ class Situation:
             return True
         return not self.cfg.has_peer or self.now - f.started_at >= self.cfg.t_det
 
-    # --- views
-    # -------------------------------------------------------------------------------------------------------
+    # --- views ---
 
     @property
     def knows_newer(self) -> bool:
@@ -197,8 +195,7 @@ class Situation:
         """The epoch to ask W for: the one already asked for, else the next."""
         return self.f.durable.intent if self.has_intent else Epoch(self.epoch + 1)
 
-    # --- own PostgreSQL
-    # ----------------------------------------------------------------------------------------------
+    # --- own PostgreSQL ---
 
     @property
     def floor(self) -> Lsn:
@@ -228,8 +225,7 @@ class Situation:
         """Gate closed and address gone, both certain."""
         return self.f.gate is Gate.CLOSED and self.f.address_held is False
 
-    # --- the other member
-    # --------------------------------------------------------------------------------------------
+    # --- the other member ---
 
     @property
     def has_learned(self) -> bool:
@@ -328,8 +324,7 @@ class Situation:
             and self.are_intents_clear
         )
 
-    # --- handing over
-    # ------------------------------------------------------------------------------------------------
+    # --- handing over ---
 
     @property
     def is_pg_failed(self) -> bool:
@@ -361,8 +356,7 @@ class Situation:
         is_following = self.hb is not None and self.hb.is_streaming and not self.is_peer_in_trouble
         return self.is_soft_trouble and (pg.state is not PgState.PRIMARY or is_following)
 
-    # --- adding the peer
-    # ---------------------------------------------------------------------------------------------
+    # --- adding the peer ---
 
     @property
     def is_peer_following(self) -> bool:
@@ -411,8 +405,7 @@ class Situation:
         is_shooting = self.f.fence.outcome is FenceOutcome.PENDING
         return self.is_lag_small and self.are_journals_complete and not is_shooting
 
-    # --- serving
-    # -----------------------------------------------------------------------------------------------------
+    # --- serving ---
 
     @property
     def is_fence_off(self) -> bool:

@@ -489,6 +489,15 @@ def test_peer_that_stalls_before_it_is_added_is_not_waited_for() -> None:
     expect(do(BACK, pg=stalled), "S7.unenforce", Enforce(on=False))
 
 
+def test_nothing_is_begun_on_the_strength_of_a_disk_that_is_being_written() -> None:
+    stalled = replace(BACK.pg, enforced=True, unconfirmed_since=At(NOW - 3 * S))
+    writing = Durable(view=SOLO, stopped_epoch=Epoch(6), is_writing=True)
+    expect(do(BACK, pg=stalled, durable=writing), "S7.unenforce")
+    expect(do(BACK, pg=Pg(state=PgState.DIED), durable=writing), "S3.start")
+    silent, noted = heard(FOLLOWING.peer.heartbeat, SILENT), Durable(view=PAIRED_B, intent=Epoch(6), is_writing=True)
+    expect(do(FOLLOWING, peer=silent, durable=noted), "T2.cas")
+
+
 def test_peer_on_another_timeline_or_with_old_memory_is_not_added() -> None:
     assert do(BACK, peer=heard(beat(SOLO, timeline=2))).rule == "S11.serve"
     assert do(BACK, peer=heard(beat(PAIRED))).rule == "S11.serve"
