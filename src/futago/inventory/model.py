@@ -58,7 +58,14 @@ ScopeName = Annotated[str, StringConstraints(pattern=r"^(\*|\w[\w.@:-]{0,62})$")
 
 def _mail_address(text: str) -> str:
     local, at, domain = text.rpartition("@")
-    if not at or not local or not domain or len(text) > 254 or re.search(r"[\s<>,;:\"()\[\]\x00-\x1f\x7f]", text):
+    if (
+        not at
+        or not local
+        or not domain
+        or not text.isascii()
+        or len(text) > 254
+        or re.search(r"[\s<>,;:\"()\[\]\x00-\x1f\x7f]", text)
+    ):
         raise ValueError(f"`{text}` is not a mail address")
     return text
 

@@ -15,10 +15,11 @@ CREATE TABLE outbox (
     notification          text NOT NULL,
     state                 text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'claimed', 'sent', 'failed')),
     claim_epoch           bigint,
+    claimed_by            text,  -- one run of the engine: a claim of another run is nobody's any more
     claimed_utc           timestamptz,
     attempts              integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
     next_try_utc          timestamptz NOT NULL DEFAULT now(),
-    is_possible_duplicate boolean NOT NULL DEFAULT false,  -- an earlier sending may have reached its receiver
+    possible_duplicate    boolean NOT NULL DEFAULT false,  -- an earlier sending may have reached its receiver
     sent_utc              timestamptz,
     error                 text NOT NULL DEFAULT '',
     created_utc           timestamptz NOT NULL DEFAULT now(),
