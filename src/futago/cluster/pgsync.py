@@ -100,9 +100,11 @@ class PgSync:
             await self._pause_replay(True)
             commit = asyncio.create_task(probe.query(pgwire.EMPTY_COMMIT, deadline_s=BARRIER_S_MAX))
             await self._see_it_wait(probe.pid, commit)
+            noted = (await self._postgres.ask("SELECT pg_current_wal_flush_lsn()")).one()[0]
             await self._pause_replay(False)
             paused = False
             result = await commit
+            await self._await_flush(pgwire.lsn(noted))
         finally:
             if commit is not None:
                 commit.cancel()
@@ -130,6 +132,18 @@ class PgSync:
                     return
             elif loop.time() > ends:
                 raise Unknown("the probe neither waits nor ends")
+            await asyncio.sleep(POLL_S)
+
+    async def _await_flush(self, position: int) -> None:
+        """Return when the other member has flushed everything up to here."""
+        peer = self._postgres.settings.peer
+        name = pgwire.literal(peer.name if peer else "")
+        sql = f"SELECT max(flush_lsn) FROM pg_stat_replication WHERE application_name = {name}"  # noqa: S608
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + APPLY_S_MAX
+        while pgwire.lsn((await self._postgres.ask(sql, deadline_s=COMMIT_S_MAX)).one()[0]) < position:
+            if loop.time() > ends:
+                raise Unknown("the other member has not confirmed everything that was written before")
             await asyncio.sleep(POLL_S)
 
     # --- slots ------------------------------------------------------------------------------------------------------

@@ -71,6 +71,7 @@ class Postgres:
     async def adopt(self) -> None:
         """Find out what is there, and change nothing of it."""
         has_data = await self.has_data()
+        await self.look_for_signal()
         try:
             pid = await self.unit.find()
         except WorldFault as e:
@@ -115,6 +116,13 @@ class Postgres:
             return await self._volume.do(look, deadline_s=DISK_S_MAX)
         except (OSError, Unknown):
             return True
+
+    async def look_for_signal(self) -> None:
+        """Is the data directory a standby's?"""
+        file = self.layout.data / "standby.signal"
+        with contextlib.suppress(OSError, Unknown):
+            has_signal = await self._volume.do(file.exists, deadline_s=DISK_S_MAX)
+            self.board.put_pg(has_standby_signal=has_signal)
 
     async def read_control(self) -> None:
         """Learn from the control file of a stopped server how far its data surely goes."""
@@ -211,6 +219,7 @@ class Postgres:
             self.board.put(gate=Gate.CLOSED)
             await self.write_conf(enforced=enforced and not as_standby)
             await self._prepare_data(as_standby=as_standby)
+            self.board.put_pg(has_standby_signal=as_standby)
             self._ended.clear()
             pid = await self.unit.start()
             if not pid or not self.death.watch(pid):
@@ -258,7 +267,12 @@ class Postgres:
             connection.close()
         position = Lsn(pgwire.lsn(row[1]))
         self.board.put_pg(
-            state=PgState.PRIMARY, start_lsn=position, flush=position, enforced=bool(row[2]), is_streaming=False
+            state=PgState.PRIMARY,
+            start_lsn=position,
+            flush=position,
+            enforced=bool(row[2]),
+            is_streaming=False,
+            has_standby_signal=False,
         )
         self._spawn(self.checkpoint())
         self.on_poke()
@@ -289,7 +303,9 @@ class Postgres:
         self.death.forget()
         self._ended.set()
         self._fell(is_death=False)
-        self.board.put_pg(state=PgState.STOPPED if await self.has_data() else PgState.ABSENT)
+        if not await self.has_data():
+            self.board.put_pg(state=PgState.ABSENT)
+        await self.look_for_signal()
         await self.read_control()
 
     def _died(self, pid: int) -> None:

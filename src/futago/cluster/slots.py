@@ -118,12 +118,18 @@ class Keeper:
         self._worker = Worker("slots")
         self._on_change = on_change
         self.is_able = True
-        self.write_ns_last = 0
+        self._is_writing = False
 
     @property
     def durable(self) -> Durable:
         r = self._record
-        return Durable(view=r.view, intent=Epoch(r.intent), stopped_epoch=Epoch(r.stopped_epoch), is_able=self.is_able)
+        return Durable(
+            view=r.view,
+            intent=Epoch(r.intent),
+            stopped_epoch=Epoch(r.stopped_epoch),
+            is_able=self.is_able,
+            is_writing=self._is_writing,
+        )
 
     async def put_view(self, view: View, *, stopped: bool = False) -> None:
         """Make `view` durable; an intent that it fulfils or overtakes is cleared in the same write.
@@ -150,7 +156,10 @@ class Keeper:
         await self._put(msgspec.structs.replace(self._record, stopped_epoch=epoch))
 
     async def recheck(self) -> None:
-        """Write the present record again: does the disk still take it? Sets `is_able`; never raises."""
+        """Write the present record again: does the disk still take it? Sets `is_able`; never raises.
+
+        A success also overwrites whatever a failed write may have left, since it goes onto the same page.
+        """
         with contextlib.suppress(Refused, Unknown):
             await self._put(self._record)
 
@@ -164,6 +173,8 @@ class Keeper:
         if self._worker.busy_ns:
             self._set_able(False)
             raise Unknown("an earlier write has not ended")
+        if (record.view, record.intent) != (self._record.view, self._record.intent):
+            self._is_writing = True
         try:
             await self._worker.do(lambda: self._write(record), deadline_s=WRITE_S_MAX)
         except OSError as e:
@@ -175,14 +186,17 @@ class Keeper:
         self._set_able(True)
 
     def _write(self, record: Record) -> None:
-        """In the worker's thread: write and sync the next slot; only then is the record ours."""
+        """In the worker's thread, one at a time: write and sync the next slot; only then is the record ours."""
         seq = self._seq + 1
         slot = pack(record, seq)
         if os.pwrite(self._fd, slot, (seq % 2) * SLOT_BYTES) != SLOT_BYTES:
             raise OSError("short write")
         os.fdatasync(self._fd)
-        self._record, self._seq = record, seq  # one assignment each: the loop only reads them
-        self._worker.call_in_loop(self._on_change)
+        self._worker.call_in_loop(self._landed, record, seq)
+
+    def _landed(self, record: Record, seq: int) -> None:
+        self._record, self._seq, self._is_writing = record, seq, False
+        self._on_change()
 
     def _set_able(self, is_able: bool) -> None:
         if self.is_able != is_able:

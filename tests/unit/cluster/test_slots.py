@@ -93,13 +93,14 @@ async def test_hung_write_makes_unable_and_counts_when_it_lands(
     monkeypatch.setattr(os, "pwrite", stuck)
     with pytest.raises(Unknown):
         await keeper.put_view(view(6))
-    assert not keeper.durable.is_able and keeper.durable.view is None
+    assert not keeper.durable.is_able and keeper.durable.view is None and keeper.durable.is_writing
     with pytest.raises(Unknown):
         await keeper.put_view(view(7))  # nothing piles up behind a hung disk
     hang.set()
     async with asyncio.timeout(5):
         while keeper.durable.view != view(6):
             await asyncio.sleep(0.001)
+    assert not keeper.durable.is_writing
     await keeper.recheck()
     assert keeper.durable.is_able and changes
 
@@ -117,5 +118,8 @@ async def test_failing_disk_is_refused_and_the_next_good_write_clears_it(
         with pytest.raises(Refused):
             await keeper.put_view(view(2))
         assert not keeper.durable.is_able and keeper.durable.view is None
+    assert keeper.durable.is_writing  # half of it may be on the disk
     await keeper.recheck()
-    assert keeper.durable.is_able
+    assert keeper.durable.is_able and not keeper.durable.is_writing
+    again = Keeper(tmp_path / "s", on_change=lambda: None)
+    assert again.durable.view is None
