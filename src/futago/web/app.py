@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -98,6 +100,14 @@ def _describe(app: FastAPI) -> None:
     app.openapi = described  # type: ignore[method-assign]
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The certificate and key that browsers see: the member's own."""
+
+    cert: Path = paths.OWN_CERT
+    key: Path = paths.OWN_KEY
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handlers: the frame of the program has them."""
 
@@ -123,7 +133,7 @@ def listen(host: str, port: int) -> socket.socket:
         ) from e
 
 
-async def serve(rooms: Rooms, *, watch: RoleWatch, listening: socket.socket, tls: bool, stop: asyncio.Event) -> None:
+async def serve(rooms: Rooms, *, watch: RoleWatch, listening: socket.socket, tls: Tls | None, stop: asyncio.Event) -> None:
     """Run the program until `stop` is set."""
     config = uvicorn.Config(
         make_app(rooms),
@@ -137,8 +147,8 @@ async def serve(rooms: Rooms, *, watch: RoleWatch, listening: socket.socket, tls
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
         limit_concurrency=CONNECTIONS_MAX,
-        ssl_certfile=paths.OWN_CERT if tls else None,
-        ssl_keyfile=paths.OWN_KEY if tls else None,
+        ssl_certfile=tls.cert if tls else None,
+        ssl_keyfile=tls.key if tls else None,
     )
     server = _Server(config)
     loops = (
@@ -174,7 +184,7 @@ async def _main(stop: asyncio.Event) -> int:
         settings=settings, watch=watch, controller=ControllerLink(log=log), open_store=open_store, log=log
     )
     everywhere = "::" if ":" in settings.own.service else "0.0.0.0"  # noqa: S104  the floating IP comes and goes
-    await serve(rooms, watch=watch, listening=listen(everywhere, paths.PORT_WEB), tls=True, stop=stop)
+    await serve(rooms, watch=watch, listening=listen(everywhere, paths.PORT_WEB), tls=Tls(), stop=stop)
     return 0
 
 

@@ -55,7 +55,6 @@ class Texts:
 TEXTS: dict[str, tuple[str, str]] = {
     # --- frame
     "title": ("Futago · {pair}", "Futago · {pair}"),
-    "tagline": ("Operations that do not stop", "止まらない運用管理"),
     "live": ("live", "更新中"),
     "connecting": ("connecting…", "接続中…"),
     "switching": ("Switching… this page goes on by itself.", "系を切り替えています… この画面は自動で続きます。"),
@@ -114,7 +113,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "epoch": ("epoch {epoch}", "世代 {epoch}"),
     "rule": ("rule {rule}", "規則 {rule}"),
     "serves": ("{member} serves", "{member} が稼働中"),
-    "since": ("since", "開始"),
     "resolve": ("Resolve it with", "解消するコマンド"),
     "copy": ("copy", "コピー"),
     "copied": ("copied", "コピーしました"),
@@ -153,9 +151,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "fence.unknown": ("unknown", "不明"),
     "tested": ("tested {seconds} s ago", "{seconds} 秒前に確認"),
     "untested": ("not tested", "未確認"),
-    "version": ("Version", "バージョン"),
     # --- pair: between them
-    "links": ("Heartbeat", "ハートビート"),
     "link.service": ("service network", "業務ネットワーク"),
     "link.heartbeat": ("heartbeat network", "専用ネットワーク"),
     "link.down": ("down", "断"),
