@@ -1,0 +1,373 @@
+"""The intake on the primary: journals in, events out, each message once.
+
+    own journal ─┐
+                 ├─ merge ─ rules ─ one transaction: events, new hosts, positions, state of the merge
+    copy ────────┘
+
+Everything this engine knows is rows and files. A batch commits only onto the revision it was made from; after anything
+but a clear success the engine forgets what it holds and begins again from the rows, so a batch whose outcome was
+unknown is neither lost nor repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from futago.intake import snmp, syslog
+from futago.intake import store as rows
+from futago.intake.merge import WINDOW_NS, Merger
+from futago.intake.model import Mark, Protocol, Record
+from futago.intake.normalise import copies_of
+from futago.intake.reader import JournalReader, Read
+from futago.intake.rules import MessageMonitor, RuleSet
+from futago.intake.store import Event, Inventory
+from futago.runtime.engine import EngineContext
+from futago.runtime.faults import Corrupt, OperatorFault, WorldFault
+from futago.setup import paths
+from futago.store.commit import Connection
+
+READ_BYTES = 256 << 10  # about a thousand messages: the loop belongs to other engines too
+POLL_S = 0.01
+LOOK_EVERY = 10  # at the end of a journal, look for newer files at every tenth poll
+BATCH_S = 0.05  # collect for so long what comes slowly: fewer, larger transactions
+RULES_EVERY_S = 1.0
+INVENTORY_EVERY_S = 5.0
+PRUNE_EVERY_S = 5.0
+AGAIN_S = 0.2
+COMMIT_S = 10.0
+PRUNE_S = 2.0
+EVENT_DETAIL_CHARS_MAX = 2000
+
+
+@dataclass(slots=True)
+class Counters:
+    """What this engine did since it was started."""
+
+    records: int = 0
+    messages: int = 0
+    suppressed: int = 0
+    events: int = 0
+    malformed: int = 0
+    batches: int = 0
+    reloads: int = 0
+    damaged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the journals and the receiver of this member are; tests have others."""
+
+    own: Path = paths.JOURNAL_OWN
+    copy: Path = paths.JOURNAL_PEER
+    receiver: Path = paths.RECEIVER_SOCKET
+
+
+class _Stream:
+    """One member's journal, as this engine reads it."""
+
+    def __init__(self, member: str, root: Path, after: dict[str, int]) -> None:
+        self.member = member
+        self.reader = JournalReader(root, after)
+        self.held: Read | None = None
+        self.is_full = False
+
+    def look(self, *, is_looking: bool) -> Read | None:
+        """Return what comes next in this stream, without taking it."""
+        if self.held is None:
+            self.held = self.reader.read(bytes_max=READ_BYTES, is_looking=is_looking)
+            self.is_full = self.held is not None and len(self.held.raw) > READ_BYTES // 2
+        return self.held
+
+    def take(self) -> Read:
+        """Return what `look` showed and go on behind it."""
+        assert self.held is not None
+        taken, self.held = self.held, None
+        return taken
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one transaction will hold."""
+
+    events: list[Event]
+    new_hosts: set[str]
+    positions: dict[tuple[str, str], int]
+    messages: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.positions
+
+
+class ConsumeEngine:
+    """Reads both journals and commits the effects.
+
+    Args:
+        context: the engine's world.
+        places: where the journals are.
+    """
+
+    def __init__(self, context: EngineContext, *, places: Places | None = None) -> None:
+        self._context = context
+        self._places = places or Places()
+        self._me = context.settings.me
+        peer = context.settings.peer
+        self._peer = peer.name if peer else ""
+        self.counters = Counters()
+        self._rules: dict[str, RuleSet] = {}
+        self._rules_version: tuple[int, int, int] | None = None
+        self._inventory = Inventory()
+        self._streams: list[_Stream] = []
+        self._merger = Merger((self._me, self._peer))
+        self._revision = 0
+        self._positions: dict[str, dict[str, int]] = {}
+        self._polls = 0
+        self._due: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Consume until cancelled."""
+        while True:
+            try:
+                await self._begin()
+                while True:
+                    await self._round()
+            except WorldFault as e:
+                self.counters.reloads += 1
+                self._context.log.warning("intake.again", error=str(e), kind=type(e).__name__)
+                await asyncio.sleep(AGAIN_S)
+            finally:
+                self._close()
+
+    async def _begin(self) -> None:
+        """Forget everything and read where the intake stands."""
+        store = self._context.store
+        self._due.clear()
+        await self._refresh()
+        loaded = await store.read(rows.load, name="intake.load")
+        self._revision = loaded.revision
+        self._positions = loaded.positions
+        self._merger = Merger((self._me, self._peer), loaded.head, loaded.chunks)
+        self._streams = [_Stream(self._me, self._places.own, loaded.positions.get(self._me, {}))]
+        if self._peer:
+            self._streams.append(_Stream(self._peer, self._places.copy, loaded.positions.get(self._peer, {})))
+        self._context.log.event("intake.begun", revision=loaded.revision, chunks=len(loaded.chunks))
+
+    def _close(self) -> None:
+        for stream in self._streams:
+            stream.reader.close()
+        self._streams = []
+
+    async def _round(self) -> None:
+        """Read, merge, commit once."""
+        self._context.beat("intake")
+        await self._refresh()
+        await self._prune()
+        batch = self._collect()
+        if batch.is_empty:
+            await asyncio.sleep(POLL_S)
+            return
+        if not any(stream.is_full for stream in self._streams):
+            await asyncio.sleep(BATCH_S)
+            self._collect_into(batch)
+        await self._commit(batch)
+
+    def _collect(self) -> _Batch:
+        batch = _Batch([], set(), {})
+        self._collect_into(batch)
+        return batch
+
+    def _collect_into(self, batch: _Batch) -> None:
+        self._polls += 1
+        is_looking = self._polls % LOOK_EVERY == 0 or any(s.is_full for s in self._streams)
+        ready = [stream for stream in self._streams if stream.look(is_looking=is_looking) is not None]
+        for stream in sorted(ready, key=self._time_of):
+            if len(ready) > 1 and self._is_far_ahead(stream):
+                continue
+            self._consume(stream.member, stream.take(), batch)
+
+    def _time_of(self, stream: _Stream) -> int:
+        held = stream.held
+        assert held is not None
+        return held.records[0].time_ns - self._merger.timelines.shift(stream.member, held.incarnation.zero_ns)
+
+    def _is_far_ahead(self, stream: _Stream) -> bool:
+        """While both streams have a backlog, keep them side by side: fewer copies wait for their twins."""
+        others = [other for other in self._streams if other is not stream and other.is_full]
+        return any(
+            other.held is not None and self._time_of(stream) > self._time_of(other) + WINDOW_NS for other in others
+        )
+
+    def _consume(self, member: str, read: Read, batch: _Batch) -> None:
+        """Merge what was read and add its effects to the batch."""
+        zero_ns, timelines = read.incarnation.zero_ns, self._merger.timelines
+        messages: list[Record] = []
+        for record in read.records:
+            if record.protocol == Protocol.CONTROL:
+                self._take_copies(member, zero_ns, messages, batch)
+                messages = []
+                self._take_mark(member, zero_ns, record)
+            else:
+                messages.append(record)
+        self._take_copies(member, zero_ns, messages, batch)
+        shift_ns = timelines.shift(member, zero_ns)
+        self._merger.pass_time(member, read.records[-1].time_ns - shift_ns)
+        batch.positions[member, read.incarnation.id] = read.records[-1].sequence
+        self.counters.records += len(read.records)
+
+    def _take_mark(self, member: str, zero_ns: int, record: Record) -> None:
+        try:
+            mark = msgspec.msgpack.decode(record.data, type=Mark)
+        except msgspec.MsgspecError:
+            self.counters.malformed += 1
+            return
+        self._merger.timelines.learn(member, zero_ns, self._merger.other(member), mark)
+
+    def _take_copies(self, member: str, zero_ns: int, records: list[Record], batch: _Batch) -> None:
+        if not records:
+            return
+        timelines = self._merger.timelines
+        effects = self._merger.feed(member, copies_of(records, shift_ns=timelines.shift(member, zero_ns)))
+        self.counters.suppressed += len(records) - len(effects)
+        self.counters.messages += len(effects)
+        batch.messages += len(effects)
+        wall_ahead_ns = timelines.wall_ahead(member, zero_ns)
+        for place in effects:
+            self._take_effect(records[place], wall_ahead_ns, batch)
+
+    def _take_effect(self, record: Record, wall_ahead_ns: int, batch: _Batch) -> None:
+        address = address_text(record.source)
+        host = self._inventory.hosts.get(address)
+        if host is None:
+            host = self._unregistered(address, batch)
+        if record.protocol == Protocol.SNMP_UDP:
+            kind, text = "snmptrap", self._trap_text(record)
+        else:
+            kind, text = "syslog", syslog.text_of(record.data)
+        rules = self._rules.get(kind)
+        if rules is None:
+            return
+        for match in rules.matches(text, host=host, scopes=self._inventory.scopes):
+            detail: dict[str, object] = {"address": address}
+            if match.message is not text:
+                detail["text"] = text[:EVENT_DETAIL_CHARS_MAX]
+            if match.groups:
+                detail["groups"] = dict(match.groups)
+            monitor = match.monitor
+            batch.events.append(
+                Event(
+                    record.time_ns + wall_ahead_ns,
+                    match.priority,
+                    monitor.name,
+                    host,
+                    match.message,
+                    detail,
+                    monitor.notify,
+                )
+            )
+
+    def _trap_text(self, record: Record) -> str:
+        try:
+            return snmp.decode(record.data).text
+        except Corrupt as e:
+            self.counters.malformed += 1
+            return f"undecodable: {e}: 0x{record.data[:256].hex()}"
+
+    def _unregistered(self, address: str, batch: _Batch) -> str:
+        """Name a host that nobody registered after its address, and remember it."""
+        if self._inventory.unregistered + len(batch.new_hosts) < rows.HOSTS_UNREGISTERED_MAX:
+            batch.new_hosts.add(address)
+            self._inventory.hosts[address] = address
+        return address
+
+    async def _commit(self, batch: _Batch) -> None:
+        changes = self._merger.changes()
+        positions = [(member, inc, sequence) for (member, inc), sequence in batch.positions.items()]
+
+        async def work(conn: Connection) -> None:
+            await rows.save(
+                conn,
+                revision=self._revision,
+                changes=changes,
+                positions=positions,
+                events=batch.events,
+                new_hosts=sorted(batch.new_hosts),
+                epoch=self._context.epoch,
+            )
+
+        await self._context.store.commit(work, name="intake.batch", deadline_s=COMMIT_S)
+        self._revision += 1
+        self.counters.batches += 1
+        self.counters.events += len(batch.events)
+        for member, incarnation, sequence in positions:
+            self._positions.setdefault(member, {})[incarnation] = sequence
+
+    async def _refresh(self) -> None:
+        """Read monitors, hosts and scopes again where it is time to."""
+        store = self._context.store
+        if self._is_due("rules", RULES_EVERY_S):
+            version = await store.read(rows.monitors_version, name="intake.rules_version")
+            if version != self._rules_version:
+                await self._compile(await store.read(rows.load_monitors, name="intake.rules"))
+                self._rules_version = version
+        if self._is_due("inventory", INVENTORY_EVERY_S):
+            self._inventory = await store.read(rows.load_inventory, name="intake.inventory")
+            damaged = sum(stream.reader.damaged for stream in self._streams)
+            if damaged > self.counters.damaged:
+                self._context.log.warning("intake.journal_damaged", places=damaged)
+                self.counters.damaged = damaged
+
+    async def _compile(self, monitors: list[MessageMonitor]) -> None:
+        for kind in ("syslog", "snmptrap"):
+            chosen = [monitor for monitor in monitors if monitor.kind == kind]
+            if kind in self._rules and self._rules[kind].monitors == tuple(chosen):
+                continue
+            try:
+                self._rules[kind] = await asyncio.to_thread(RuleSet, chosen)
+            except OperatorFault as e:  # `futago apply` refuses such patterns: keep what we have
+                self._context.log.error("intake.rules_refused", error=str(e))
+
+    def _is_due(self, what: str, every_s: float) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + every_s
+        return True
+
+    async def _prune(self) -> None:
+        """Tell the receiver what had its effect; it tells the other member's."""
+        if not self._is_due("prune", PRUNE_EVERY_S) or not self._positions:
+            return
+        request = msgspec.json.encode({"op": "prune", "positions": self._positions}) + b"\n"
+        with contextlib.suppress(OSError, TimeoutError, ValueError):  # the receiver restarts: next time
+            async with asyncio.timeout(PRUNE_S):
+                reader, writer = await asyncio.open_unix_connection(str(self._places.receiver))
+                try:
+                    writer.write(request)
+                    await reader.readline()
+                finally:
+                    writer.close()
+
+
+_addresses: dict[bytes, str] = {}
+_ADDRESSES_MAX = 20_000
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+def address_text(source: bytes) -> str:
+    """Return an address as PostgreSQL's host() writes it."""
+    known = _addresses.get(source)
+    if known is None:
+        if len(_addresses) >= _ADDRESSES_MAX:
+            _addresses.clear()
+        is_mapped = source.startswith(_MAPPED)
+        known = (
+            socket.inet_ntop(socket.AF_INET, source[12:]) if is_mapped else socket.inet_ntop(socket.AF_INET6, source)
+        )
+        _addresses[source] = known
+    return known

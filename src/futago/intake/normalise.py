@@ -1,0 +1,30 @@
+"""What makes two received copies the same message: a hash of source and content. Pure.
+
+The key is (kind of protocol, source address, content). Syslog over UDP and TCP is one kind: the content decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from futago.intake import snmp, syslog
+from futago.intake.merge import Copies
+from futago.intake.model import Protocol, Record
+
+
+def copies_of(records: Sequence[Record], *, shift_ns: int) -> Copies:
+    """Return messages as the merge takes them; `shift_ns` brings their times onto the common axis."""
+    hashes: list[int] = []
+    dated: list[bool] = []
+    for record in records:
+        data = record.data
+        if record.protocol == Protocol.SNMP_UDP:
+            content, person = snmp.normalised(data), b"snmp"
+            dated.append(False)
+        else:
+            content, person = data.rstrip(b"\r\n\0"), b"syslog"
+            dated.append(syslog.is_dated(data))
+        digest = blake2b(record.source + content, digest_size=8, person=person).digest()
+        hashes.append(int.from_bytes(digest, "little"))
+    return Copies(hashes, [record.time_ns - shift_ns for record in records], dated)

@@ -1,0 +1,104 @@
+"""Message monitors: which message makes which event. Pure.
+
+All patterns of all syslog monitors are one pattern set, those of all snmptrap monitors another. Within one monitor the
+first pattern that matches decides; each monitor decides for itself.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from futago.intake.patterns import PatternSet
+
+EVERY_HOST = "*"
+EVENT_CHARS_MAX = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One pattern of a monitor, and what its event says."""
+
+    match: str
+    priority: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageMonitor:
+    """A monitor of kind syslog or snmptrap."""
+
+    name: str
+    kind: str
+    scope: str
+    rules: tuple[Rule, ...]
+    notify: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A message of which a monitor makes an event."""
+
+    monitor: MessageMonitor
+    priority: str
+    message: str
+    groups: Mapping[str, str]
+
+
+class _Template:
+    """A message with named holes, as str.format understands them, without anything beyond names."""
+
+    __slots__ = ("_parts", "is_whole_text")
+
+    def __init__(self, text: str) -> None:
+        self._parts = [(literal, field) for literal, field, _, _ in string.Formatter().parse(text)]
+        self.is_whole_text = self._parts == [("", "text")]
+
+    def fill(self, text: str, groups: Mapping[str, str]) -> str:
+        made = []
+        for literal, field in self._parts:
+            made.append(literal)
+            if field is not None:
+                made.append(groups.get(field, text if field == "text" else ""))
+        return "".join(made)
+
+
+class RuleSet:
+    """The monitors of one kind, compiled.
+
+    Args:
+        monitors: of one kind.
+
+    Raises:
+        OperatorFault: a pattern is not a regular expression.
+    """
+
+    def __init__(self, monitors: Sequence[MessageMonitor]) -> None:
+        self.monitors = tuple(monitors)
+        self._places = [(monitor, rule) for monitor in monitors for rule in monitor.rules]
+        self._templates = [_Template(rule.message) for _, rule in self._places]
+        self._patterns = PatternSet([rule.match for _, rule in self._places])
+
+    def matches(self, text: str, *, host: str, scopes: Mapping[str, Set[str]]) -> list[Match]:
+        """Return the events that a message makes.
+
+        Args:
+            text: the line that patterns see.
+            host: the name of the host that sent it.
+            scopes: scope name -> names of its hosts; the scope "*" holds every host, registered or not.
+        """
+        made: list[Match] = []
+        decided: MessageMonitor | None = None
+        for pattern_id in self._patterns.match(text):
+            monitor, rule = self._places[pattern_id]
+            if monitor is decided:
+                continue
+            decided = monitor
+            if monitor.scope != EVERY_HOST and host not in scopes.get(monitor.scope, ()):
+                continue
+            template = self._templates[pattern_id]
+            groups = self._patterns.groups(pattern_id, text)
+            message = text if template.is_whole_text else template.fill(text, groups)
+            made.append(Match(monitor, rule.priority, message[:EVENT_CHARS_MAX], groups))
+        return made

@@ -1,0 +1,192 @@
+"""The intake's rows: positions, the state of the merge, hosts, monitors, events.
+
+Everything of one batch is written by `save` in one transaction, onto the revision it was made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import msgspec
+
+from futago.intake.merge import Changes, StoredChunk
+from futago.intake.rules import MessageMonitor, Rule
+from futago.runtime.faults import Refused
+from futago.store.commit import Connection
+
+HOSTS_UNREGISTERED_MAX = 10_000  # a flood with forged sources must not fill the inventory
+_ESCAPED = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+_EVENT_COLUMNS = "occurred_utc, priority, source, monitor_name, host_name, message, detail, epoch, notify"
+
+
+class Stale(Refused):
+    """The stored state is not the one that the batch was made from: read it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Where the intake stands."""
+
+    revision: int
+    head: bytes
+    chunks: list[StoredChunk]
+    positions: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event row of a message. `occurred_ns` is wall time."""
+
+    occurred_ns: int
+    priority: str
+    monitor: str
+    host: str
+    message: str
+    detail: dict[str, object]
+    notify: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What the intake must know of hosts and scopes."""
+
+    hosts: dict[str, str] = field(default_factory=dict)  # address -> host name
+    scopes: dict[str, frozenset[str]] = field(default_factory=dict)
+    unregistered: int = 0
+
+
+async def load(conn: Connection) -> Loaded:
+    """Return the stored state; to be run in a reading transaction."""
+    state = await (await conn.execute("SELECT revision, state FROM intake_state")).fetchone()
+    assert state is not None, "the migration makes the row"
+    rows = await conn.execute("SELECT chunk_id, member_name, pool, entries FROM intake_unmatched ORDER BY chunk_id")
+    chunks = [StoredChunk(*row) for row in await rows.fetchall()]
+    positions: dict[str, dict[str, int]] = {}
+    found = await conn.execute("SELECT member_name, incarnation, sequence FROM intake_position ORDER BY updated_utc")
+    for member, incarnation, sequence in await found.fetchall():
+        positions.setdefault(member, {})[incarnation] = sequence
+    return Loaded(state[0], bytes(state[1]), chunks, positions)
+
+
+async def save(
+    conn: Connection,
+    *,
+    revision: int,
+    changes: Changes,
+    positions: Sequence[tuple[str, str, int]],
+    events: Sequence[Event],
+    new_hosts: Iterable[str],
+    epoch: int,
+) -> None:
+    """Write one batch; to be run in a committing transaction.
+
+    Raises:
+        Stale: another batch was committed meanwhile.
+    """
+    # A batch that still waits for the other member holds this row: we wait for its outcome here, and then see it.
+    done = await conn.execute(
+        "UPDATE intake_state SET revision = revision + 1, state = %s WHERE revision = %s", (changes.head, revision)
+    )
+    if done.rowcount != 1:
+        raise Stale(f"the intake's state is no longer at revision {revision}")
+    await _save_state(conn, changes, positions)
+    addresses = list(new_hosts)
+    if addresses:
+        await conn.execute(
+            "INSERT INTO host (host_name, address, is_registered) SELECT a, a::inet, false FROM unnest(%s::text[]) a"
+            " ON CONFLICT DO NOTHING",
+            (addresses,),
+        )
+    if events:
+        lines = "".join(_line(event, epoch) for event in events)
+        async with conn.cursor().copy(f"COPY event ({_EVENT_COLUMNS}) FROM STDIN") as copy:
+            await copy.write(lines)
+
+
+async def _save_state(conn: Connection, changes: Changes, positions: Sequence[tuple[str, str, int]]) -> None:
+    if positions:
+        await conn.execute(
+            "INSERT INTO intake_position (member_name, incarnation, sequence)"
+            " SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[])"
+            " ON CONFLICT (member_name, incarnation)"
+            " DO UPDATE SET sequence = excluded.sequence, updated_utc = now()",
+            tuple(list(column) for column in zip(*positions, strict=True)),
+        )
+    if changes.deleted:
+        await conn.execute("DELETE FROM intake_unmatched WHERE chunk_id = ANY(%s)", (changes.deleted,))
+    for chunk in changes.chunks:
+        await conn.execute(
+            "INSERT INTO intake_unmatched (chunk_id, member_name, pool, entries) VALUES (%s, %s, %s, %s)"
+            " ON CONFLICT (chunk_id) DO UPDATE SET entries = excluded.entries",
+            (chunk.chunk_id, chunk.member, chunk.pool, chunk.entries),
+        )
+
+
+def _line(event: Event, epoch: int) -> str:
+    """Return one line of COPY's text format."""
+    occurred = datetime.fromtimestamp(event.occurred_ns / 1e9, UTC).isoformat()
+    detail = msgspec.json.encode(event.detail).decode().translate(_ESCAPED)
+    notify = _array(event.notify).translate(_ESCAPED) if event.notify else "\\N"
+    return (
+        f"{occurred}\t{event.priority}\tmessage\t{event.monitor.translate(_ESCAPED)}\t{event.host.translate(_ESCAPED)}"
+        f"\t{event.message.translate(_ESCAPED)}\t{detail}\t{epoch}\t{notify}\n"
+    )
+
+
+def _array(names: tuple[str, ...]) -> str:
+    quoted = (name.replace("\\", "\\\\").replace('"', '\\"') for name in names)
+    return "{" + ",".join(f'"{name}"' for name in quoted) + "}"
+
+
+async def monitors_version(conn: Connection) -> tuple[int, int, int]:
+    """Return something that differs after any change of the message monitors."""
+    found = await conn.execute(
+        "SELECT count(*), coalesce(max(version), 0)::bigint, coalesce(sum(hashtext(monitor_name || version)), 0)::bigint"
+        " FROM monitor WHERE kind IN ('syslog', 'snmptrap') AND is_enabled"
+    )
+    row = await found.fetchone()
+    assert row is not None
+    return row[0], row[1], row[2]
+
+
+async def load_monitors(conn: Connection) -> list[MessageMonitor]:
+    """Return the enabled message monitors."""
+    found = await conn.execute(
+        "SELECT monitor_name, kind, scope_name, spec FROM monitor"
+        " WHERE kind IN ('syslog', 'snmptrap') AND is_enabled ORDER BY monitor_name"
+    )
+    return [_monitor(*row) for row in await found.fetchall()]
+
+
+def _monitor(name: str, kind: str, scope: str, spec: dict[str, object]) -> MessageMonitor:
+    read = msgspec.convert(spec, _Spec)
+    rules = tuple(Rule(p.match, p.priority, p.message) for p in read.patterns)
+    return MessageMonitor(name, kind, scope, rules, tuple(read.notify))
+
+
+class _PatternSpec(msgspec.Struct):
+    match: str
+    priority: str
+    message: str = "{text}"
+
+
+class _Spec(msgspec.Struct):
+    patterns: list[_PatternSpec]
+    notify: list[str] = []
+
+
+async def load_inventory(conn: Connection) -> Inventory:
+    """Return the hosts by address, and the scopes."""
+    hosts: dict[str, str] = {}
+    unregistered = 0
+    found = await conn.execute("SELECT host(address), host_name, is_registered FROM host WHERE address IS NOT NULL")
+    for address, name, is_registered in await found.fetchall():
+        hosts[address] = name
+        unregistered += not is_registered
+    scopes: dict[str, set[str]] = {}
+    found = await conn.execute("SELECT scope_name, host_name FROM scope_host")
+    for scope, host in await found.fetchall():
+        scopes.setdefault(scope, set()).add(host)
+    return Inventory(hosts, {name: frozenset(members) for name, members in scopes.items()}, unregistered)
