@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from futago.lab.faults import FAULTS, PATTERNS
 from futago.lab.lab import Lab, LabHost
 from futago.runtime.faults import OperatorFault, Refused
 
@@ -330,3 +331,72 @@ def test_status_is_one_json_object(lab: Lab) -> None:
         "hb": "10.91.2.11",
         "bmc": "10.91.3.11",
     }
+
+
+def test_the_databases_volume_can_hang_be_full_and_be_lost(healed: Lab) -> None:
+    host = healed.host("m2")
+    write = ["sh", "-c", "echo x > /var/lib/futago/pg/written && sync /var/lib/futago/pg/written"]
+    host.run(write)
+    host.fault("disk-hang")
+    waiting = host.start(write)
+    time.sleep(0.5)
+    assert waiting.poll() is None
+    healed.heal("disk-hang")
+    assert waiting.wait(10) == 0
+    host.fault("disk-full")
+    assert (
+        "No space left"
+        in host.run(["dd", "if=/dev/zero", "of=/var/lib/futago/pg/more", "bs=64k", "count=9"], check=False).stderr
+    )
+    healed.heal("disk-full")
+    host.run(write)
+    host.fault("disk-detach")
+    assert "Input/output error" in host.run(write, check=False).stderr
+    host.run(["sh", "-c", "echo x > /var/lib/elsewhere"])  # the system's own disk is well
+    host.fault("power-reset")
+    host.wait_booted()
+    host.run(write)
+
+
+def test_a_host_whose_volume_hangs_can_be_cut_and_booted(healed: Lab) -> None:
+    host = healed.host("m2")
+    host.fault("disk-hang")
+    host.start(["sh", "-c", "echo x > /var/lib/futago/pg/hanging"])
+    time.sleep(0.3)
+    host.power_cut()
+    host.power_on()
+    host.wait_booted()
+    host.run(["sh", "-c", "echo x > /var/lib/futago/pg/written"])
+
+
+def test_an_interface_can_go_down_or_deaf_and_come_back(healed: Lab) -> None:
+    m1, m2 = healed.host("m1"), healed.host("m2")
+    for fault in ("nic-down", "nic-deaf"):
+        m1.fault(fault, "svc")
+        assert not reaches(m2, "10.91.1.11")
+        assert reaches(m2, "10.91.2.11")
+        healed.heal(fault)
+        assert reaches(m2, "10.91.1.11")
+
+
+def test_a_program_killed_for_good_stays_dead_until_healed(healed: Lab) -> None:
+    host = healed.host("host3")
+    unit(host, "futago-agent", "ExecStart=/bin/sleep 1000\nRestart=always\nRestartSec=50ms")
+    host.fault("kill", "agent")
+    wait_for(
+        "a restart",
+        lambda: show(host, "futago-agent", "ActiveState", "NRestarts") == {"ActiveState": "active", "NRestarts": "1"},
+    )
+    host.fault("kill-for-good", "agent")
+    time.sleep(0.5)
+    assert show(host, "futago-agent", "ActiveState")["ActiveState"] == "failed"
+    healed.heal("kill-for-good")
+    wait_for("its start", lambda: show(host, "futago-agent", "ActiveState")["ActiveState"] == "active")
+    host.run(["systemctl", "disable", "--now", "futago-agent"])
+    host.run(["rm", "/etc/systemd/system/futago-agent.service"])
+
+
+def test_every_failure_pattern_names_a_fault_of_the_table() -> None:
+    for pattern, (name, target, words) in PATTERNS.items():
+        assert len(words) == len(FAULTS[name].words), pattern
+        assert target in ("primary", "standby", "both")

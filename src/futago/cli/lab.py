@@ -88,6 +88,8 @@ def _table(s: dict[str, Any]) -> str:
         word = "hung" if b["hung"] else "lies" if b["lies"] else "runs" if b["running"] else "ended"
         lines.append(f"  bmc-{member} {word}")
     lines += [f"  fault {f['fault']} {f['target']} {' '.join(f['words'])} since {f['utc']}" for f in s["faults"]]
+    if s["page"]:
+        lines.append(f"  page {s['page']}")
     pair = s["pair"]
     lines.append(
         "  pair: none"
@@ -121,10 +123,12 @@ def execute(
 
 @app.command()
 def fault(  # noqa: PLR0917  typer passes by name
-    fault: Annotated[str | None, typer.Argument(help="What happens; --list shows all.")] = None,
+    fault: Annotated[
+        str | None, typer.Argument(help="What happens, or a pattern F01 to F27; --list shows all.")
+    ] = None,
     target: Annotated[
-        str, typer.Argument(help="A host, several with commas, `both`, `primary` or `standby`.")
-    ] = "primary",
+        str, typer.Argument(help="A host, several with commas, `both`, `primary` (default) or `standby`.")
+    ] = "",
     words: Annotated[
         list[str] | None, typer.Argument(help="What the fault needs besides: a network, a program, ...")
     ] = None,
@@ -133,17 +137,19 @@ def fault(  # noqa: PLR0917  typer passes by name
     list_: Annotated[bool, typer.Option("--list", help="List the faults.")] = False,
 ) -> None:
     """Break something, and say when it broke."""
-    from futago.lab.faults import FAULTS
+    from futago.lab.faults import FAULTS, PATTERNS
     from futago.lab.lab import Lab
 
     if list_ or fault is None:
         table = {n: {"words": list(f.words), "text": f.text, "heals": f.end is not None} for n, f in FAULTS.items()}
-        text = "\n".join(
-            f"{' '.join([n, 'HOST', *(w.upper() for w in f.words)]):<34} {f.text}" for n, f in FAULTS.items()
-        )
-        _print(table, as_json=as_json, text=text)
+        rows = [f"{' '.join([n, 'HOST', *(w.upper() for w in f.words)]):<34} {f.text}" for n, f in FAULTS.items()]
+        rows += [f"{n:<34} {' '.join([p[0], p[1], *p[2]])}" for n, p in PATTERNS.items()]
+        _print(table, as_json=as_json, text="\n".join(rows))
         return
-    done = Lab(name).fault(fault, target, *(words or []))
+    if fault in PATTERNS:
+        fault, preset, preset_words = PATTERNS[fault]
+        target, words = target or preset, words or list(preset_words)
+    done = Lab(name).fault(fault, target or "primary", *(words or []))
     _print(
         done,
         as_json=as_json,
@@ -168,7 +174,7 @@ def heal(
 
 @app.command()
 def demo(
-    name: Name = "demo",
+    name: Name = "lab",
     detach: Annotated[
         bool, typer.Option("--detach", help="Return when the pair is protected, and leave it running.")
     ] = False,

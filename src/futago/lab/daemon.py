@@ -152,6 +152,15 @@ class Daemon:
             self._drops[key] = drops
             network.apply_drops(d for some in self._drops.values() for d in some)
 
+    def fill(self, file: Path) -> None:
+        """Write a file until its file system has no room left."""
+        with suppress(OSError), file.open("wb") as f:
+            free = os.statvfs(file.parent)
+            os.posix_fallocate(f.fileno(), 0, free.f_bavail * free.f_frsize)
+        with suppress(OSError), file.open("ab") as f:
+            while f.write(bytes(4096)):
+                f.flush()
+
     def inside(self, host: str, *command: str) -> str:
         """Run a tool inside a host and return its output."""
         found = self.host(host)

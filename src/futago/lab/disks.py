@@ -91,6 +91,24 @@ class Disks:
                 raise Unknown(f"the disks in {self.home} are still in use")
             time.sleep(0.01)
 
+    def hang(self) -> None:
+        """Let every write to the database's volume wait for ever."""
+        machine.tool("fsfreeze", "--freeze", str(self._volume))
+
+    def thaw(self) -> None:
+        """End a hang; does nothing where there is none."""
+        if self.has_volume and self._volume.is_mount():
+            machine.succeeds("fsfreeze", "--unfreeze", str(self._volume))
+
+    def detach(self) -> None:
+        """Let every access to the database's volume fail, until the host was off and on again."""
+        machine.drop_unsynced(self._volume)
+
+    @property
+    def volume(self) -> Path:
+        """Where the database's volume is mounted, as the daemon sees it."""
+        return self._volume
+
     def lose_power(self) -> None:
         """Lose at once what was not synced. The mounts stay, dead, until `unmount`."""
         if self.has_volume:

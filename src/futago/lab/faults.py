@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from futago.lab.host import Power, PoweredHost
 from futago.lab.network import Drop
-from futago.lab.topology import Network
+from futago.lab.topology import FLOATING_IP, Network
 from futago.runtime.faults import OperatorFault, Refused
 
 if TYPE_CHECKING:
@@ -211,6 +212,116 @@ def _zone_back(d: Daemon, host: str, words: list[str]) -> Stages:
     return _power_on(d, host, words)
 
 
+def _deaf(d: Daemon, host: str, words: list[str]) -> Stages:
+    port = _ports(d, host, words)[0]
+    d.drop(("nic-deaf", host, *words), [Drop(port, None), Drop(None, port)])
+    return {}
+
+
+def _undeaf(d: Daemon, host: str, words: list[str]) -> Stages:
+    d.drop(("nic-deaf", host, *words), [])
+    return {}
+
+
+def _interface(d: Daemon, host: str, words: list[str], *, up: bool) -> Stages:
+    _ports(d, host, words)
+    for link in d.host(host).links:
+        if link.network.value == words[0]:
+            d.host(host).set_interface(link.interface, up=up)
+    return {}
+
+
+def _nic_down(d: Daemon, host: str, words: list[str]) -> Stages:
+    return _interface(d, host, words, up=False)
+
+
+def _nic_up(d: Daemon, host: str, words: list[str]) -> Stages:
+    try:
+        return _interface(d, host, words, up=True)
+    except Refused:  # it is off: its interface comes up with it
+        return {}
+
+
+def _address_gone(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.inside(host, "ip", "addr", "del", FLOATING_IP, "dev", "eth0")
+    return {}
+
+
+_DROP_IN = "/run/systemd/system/{unit}.d/lab-stay-dead.conf"
+
+
+def _kill_for_good(d: Daemon, host: str, words: list[str]) -> Stages:
+    unit = _unit(words)
+    script = 'mkdir -p "${0%/*}" && printf "[Service]\\nRestart=no\\n" > "$0" && systemctl daemon-reload'
+    d.inside(host, "sh", "-c", script, _DROP_IN.format(unit=unit))
+    return _kill(d, host, words)
+
+
+def _alive_again(d: Daemon, host: str, words: list[str]) -> Stages:
+    unit = _unit(words)
+    try:
+        d.inside(host, "sh", "-c", 'rm -f "$0" && systemctl daemon-reload', _DROP_IN.format(unit=unit))
+        d.inside(host, "systemctl", "--no-block", "start", unit)
+    except (OperatorFault, Refused):  # it is off: the drop-in went with its power
+        pass
+    return {}
+
+
+def _volume_host(d: Daemon, host: str) -> PoweredHost:
+    found = d.host(host)
+    if not found.disks.has_volume:
+        raise OperatorFault(f"{host} has no volume for a database.", hint="m1 and m2 have one.", code="lab.volume")
+    if found.power is Power.OFF:
+        raise OperatorFault(f"{host} is off.", hint=f"Run `futago lab fault power-on {host}`.", code="lab.off")
+    return found
+
+
+def _disk_hang(d: Daemon, host: str, _: list[str]) -> Stages:
+    _volume_host(d, host).disks.hang()
+    return {}
+
+
+def _disk_unhang(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.host(host).disks.thaw()
+    return {}
+
+
+def _disk_detach(d: Daemon, host: str, _: list[str]) -> Stages:
+    _volume_host(d, host).disks.detach()
+    return {}
+
+
+_FILLER = "lab-filler"
+
+
+def _disk_full(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.fill(_volume_host(d, host).disks.volume / _FILLER)
+    return {}
+
+
+def _disk_roomy(d: Daemon, host: str, _: list[str]) -> Stages:
+    found = d.host(host)
+    if found.power is Power.ON:
+        (found.disks.volume / _FILLER).unlink(missing_ok=True)
+    return {}
+
+
+_REPLICATION = ("tcp dport 5432", "tcp sport 5432")
+
+
+def _replication_cut(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.host(host)
+    ways: list[tuple[str | None, str | None]] = [(f"{host}-*", None), (None, f"{host}-*")]
+    rules = [Drop(source, target, match) for source, target in ways for match in _REPLICATION]
+    d.drop(("replication-cut", host), rules)
+    return {}
+
+
+def _replication_back(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.drop(("replication-cut", host), [])
+    return {}
+
+
 FAULTS: dict[str, Fault] = {
     "power-cut": Fault((), "the host loses its power, and what it had not synced", _power_cut, _power_on),
     "power-on": Fault((), "press the power button of a host that is off", _power_on),
@@ -232,5 +343,47 @@ FAULTS: dict[str, Fault] = {
     "bmc-hang": Fault((), "the host's BMC stops answering, its network stays", _bmc_hang, _bmc_unhang),
     "bmc-dead": Fault((), "the host's BMC cannot be reached", _bmc_dead, _bmc_undead),
     "bmc-lie": Fault((), "the host's BMC confirms power off without doing it", _bmc_lie, _bmc_truth),
+    "nic-down": Fault(("network",), "an interface is taken down inside the host", _nic_down, _nic_up),
+    "nic-deaf": Fault(("network",), "one network of the host loses everything silently; carrier stays", _deaf, _undeaf),
+    "address-gone": Fault((), "the floating IP is deleted from the host's interface", _address_gone),
+    "kill-for-good": Fault(
+        ("program",), "as kill, and systemd is kept from restarting it", _kill_for_good, _alive_again
+    ),
+    "disk-hang": Fault((), "writes to the database's volume wait for ever", _disk_hang, _disk_unhang),
+    "disk-detach": Fault((), "every access to the database's volume fails until the host's next boot", _disk_detach),
+    "disk-full": Fault((), "the database's volume has no room left", _disk_full, _disk_roomy),
+    "replication-cut": Fault(
+        (), "the database's own connections of the host are lost silently", _replication_cut, _replication_back
+    ),
     "zone-lost": Fault((), "the host and its BMC are gone together", _zone_lost, _zone_back),
+}
+
+# The failure patterns that every release is measured against: pattern -> fault, target, words.
+PATTERNS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "F01": ("power-cut", "primary", ()),
+    "F02": ("shutdown", "primary", ()),
+    "F03": ("reboot", "primary", ()),
+    "F04": ("freeze", "primary", ()),
+    "F05": ("isolate", "primary", ()),
+    "F06": ("nic-down", "primary", ("svc",)),
+    "F07": ("nic-deaf", "primary", ("svc",)),
+    "F08": ("address-gone", "primary", ()),
+    "F09": ("stop", "primary", ("manager",)),
+    "F10": ("kill", "primary", ("controller",)),
+    "F11": ("kill-for-good", "primary", ("controller",)),
+    "F12": ("power-cut", "standby", ()),
+    "F13": ("shutdown", "standby", ()),
+    "F14": ("reboot", "standby", ()),
+    "F15": ("freeze", "standby", ()),
+    "F16": ("isolate", "standby", ()),
+    "F17": ("nic-deaf", "standby", ("svc",)),
+    "F18": ("kill", "standby", ("controller",)),
+    "F19": ("stop", "primary", ("postgres",)),
+    "F20": ("disk-hang", "primary", ()),
+    "F21": ("disk-detach", "primary", ()),
+    "F22": ("replication-cut", "standby", ()),
+    "F23": ("disk-full", "primary", ()),
+    "F24": ("zone-lost", "primary", ()),
+    "F25": ("power-cut", "both", ()),
+    "F27": ("link-down", "primary", ("hb",)),
 }

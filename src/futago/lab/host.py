@@ -228,6 +228,7 @@ class PoweredHost:
             mark("silent")
             self.disks.lose_power()
             mark("dropped")
+        self.disks.thaw()
         self.cgroup.kill()
         if self._process is not None and lost:
             self._process.wait()
@@ -256,6 +257,11 @@ class PoweredHost:
             self.unplugged = self.unplugged - set(ports) if up else self.unplugged | set(ports)
             if self.power is Power.ON:
                 network.set_ports(ports, up=up)
+
+    def set_interface(self, interface: str, *, up: bool) -> None:
+        """Take a network interface down from inside, as its administrator would, or up again."""
+        self._require_on()
+        network.batch(self._namespace, [f"link set {interface} {'up' if up else 'down'}"])
 
     def unit_cgroup(self, unit: str) -> Cgroup:
         """Return the cgroup of a running unit inside it."""

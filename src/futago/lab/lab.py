@@ -25,13 +25,14 @@ import msgspec
 from futago.lab import golden, machine, prerequisites, product
 from futago.lab.places import LABS, SOURCE, Places, lab_lock, places
 from futago.lab.progress import Say, silent, step
-from futago.lab.state import LabState, is_alive, load_state, orphans, save_state
+from futago.lab.state import LabState, is_alive, load_state, orphans, page_url, save_state
 from futago.lab.topology import MEMBERS, Node, standard
 from futago.runtime.clock import now_utc
 from futago.runtime.faults import OperatorFault, Refused, Unknown
 
 _BOOT_DEADLINE_S = 90.0
 _REQUEST_DEADLINE_S = 90.0
+LOGS_KEPT = 8  # folders of console logs of labs that are gone
 _FORK_DEADLINE_S = 2.0
 
 
@@ -90,7 +91,12 @@ class LabHost:
         status = self.status()
         if status["power"] != "on":
             raise Refused(f"{self.name} is off")
-        full = {**machine.CLEAN_ENV, "TERM": os.environ.get("TERM", "dumb"), **(env or {})}
+        full = {
+            **machine.CLEAN_ENV,
+            "PATH": f"/opt/futago/bin:{machine.CLEAN_ENV['PATH']}",
+            "TERM": os.environ.get("TERM", "dumb"),
+            **(env or {}),
+        }
         words = [
             "nsenter",
             "-t",
@@ -460,7 +466,11 @@ class Lab:
             host["systemd"] = self._systemd_state(name) if host["power"] == "on" and not host["frozen"] else None
         state = self.state
         answer.update(
-            pair=self.pair_status(), product=state.product, golden=state.golden, created_utc=state.created_utc
+            pair=self.pair_status(),
+            page=page_url(self.places),
+            product=state.product,
+            golden=state.golden,
+            created_utc=state.created_utc,
         )
         return answer
 
@@ -476,6 +486,8 @@ def _with_daemon(state: LabState, pid: int) -> LabState:
 
 
 def _keep_logs(home: Path) -> None:
+    for old in sorted(LABS.glob("*.logs"), key=lambda p: p.stat().st_mtime, reverse=True)[LOGS_KEPT - 1 :]:
+        shutil.rmtree(old, ignore_errors=True)
     kept = LABS / f"{home.name}.logs"
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)

@@ -82,10 +82,11 @@ def remove_namespace(namespace: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Frames that the switch loses silently: from a port to a port; None stands for any."""
+    """Frames that the switch loses silently: from a port to a port (None: any), only those that `match` if it is given."""
 
     source: str | None
     target: str | None
+    match: str = ""
 
 
 _RULES = """table bridge lab
@@ -105,7 +106,7 @@ def apply_drops(drops: Iterable[Drop]) -> None:
     for drop in drops:
         source = f'iifname "{drop.source}" ' if drop.source else ""
         target = f'oifname "{drop.target}" ' if drop.target else ""
-        rules.append(f"{source}{target}counter drop")
+        rules.append(f"{source}{target}{drop.match} counter drop")
     inside(SWITCH, "nft", "-f", "-", stdin=_RULES % "\n    ".join(rules))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from futago.runtime.faults import OperatorFault
 
+LOCKS = Path("/run/futago-lab")
 LABS = Path(os.environ.get("FUTAGO_LAB_STATE", "/var/lib/futago-lab"))
 CACHE = Path(os.environ.get("FUTAGO_LAB_CACHE", "/var/cache/futago-lab"))
 SOURCE = Path(__file__).resolve().parents[3]  # the source tree that this file belongs to
@@ -96,5 +97,5 @@ def locked(path: Path, *, wait: bool, busy: str) -> Iterator[None]:
 @contextmanager
 def lab_lock(name: str) -> Iterator[None]:
     """Hold the lock of the lab `name` for the length of an `up` or a `down`."""
-    with locked(LABS / f".{name}.lock", wait=False, busy=f"Another command is bringing the lab `{name}` up or down."):
+    with locked(LOCKS / f"{name}.lock", wait=False, busy=f"Another command is bringing the lab `{name}` up or down."):
         yield

@@ -61,8 +61,8 @@ def _snapshot(target: Path, golden: str) -> str:
 
 
 def _build(build: Path, golden: Path) -> None:
-    wheels, layer, work, root = (build / d for d in ("wheels", "layer", "work", "root"))
-    for folder in (wheels, layer, work, root):
+    wheels, layer, memory = (build / d for d in ("wheels", "layer", "memory"))
+    for folder in (wheels, layer, memory):
         folder.mkdir()
     machine.tool(
         sys.executable,
@@ -82,15 +82,19 @@ def _build(build: Path, golden: Path) -> None:
     pip = (
         f"/opt/futago/bin/python -m pip --isolated install -q --no-deps --no-index --force-reinstall /var/{wheel.name}"
     )
-    # The overlay is mounted in a mount namespace of its own: it is gone with the process, whatever happens.
+    # The overlay is mounted in a mount namespace of its own: it is gone with the process, whatever happens. Its upper half
+    # is in memory, since the cache may itself lie on an overlay, which cannot carry one.
     script = f"""set -e
-mount -t overlay overlay -o lowerdir={golden},upperdir={layer},workdir={work} {root}
-cp {wheel} {root}/var/
-chroot {root} /usr/bin/env -i {env} {pip}
-rm {root}/var/{wheel.name}
+mount -t tmpfs -o mode=755 tmpfs {memory}
+mkdir {memory}/upper {memory}/work {memory}/root
+mount -t overlay overlay -o lowerdir={golden},upperdir={memory}/upper,workdir={memory}/work {memory}/root
+cp {wheel} {memory}/root/var/
+chroot {memory}/root /usr/bin/env -i {env} {pip}
+rm {memory}/root/var/{wheel.name}
+cp -a {memory}/upper/. {layer}/
 """
     machine.tool("unshare", "--mount", "--propagation", "private", "sh", "-c", script, deadline_s=300)
-    for folder in (wheels, work, root, build / "source"):
+    for folder in (wheels, memory, build / "source"):
         shutil.rmtree(folder, ignore_errors=True)
     tool_sync(build)
     (build / "complete").write_text(f"{time.time():.0f}\n", encoding="ascii")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -74,3 +75,18 @@ def orphans() -> list[str]:
 def all_labs() -> list[Path]:
     """Return the homes of all labs of this machine."""
     return sorted(p.parent for p in LABS.glob("*/state.json"))
+
+
+def relay_file(where: Places) -> Path:
+    """Return the file in which the relay from the machine's loopback says where it listens."""
+    return where.home / "relay.json"
+
+
+def page_url(where: Places) -> str | None:
+    """Return the URL under which the lab's page is reached from this machine; None if no relay runs."""
+    try:
+        found = json.loads(relay_file(where).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    alive = machine.started_ticks(found["pid"]) == found["started"]
+    return f"https://127.0.0.1:{found['port']}/" if alive else None
