@@ -36,7 +36,7 @@ class FrameStream(Generic[M]):
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: type[M] | object, *, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
         self.reader = reader
         self.writer = writer
-        self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(kind)  # type: ignore[arg-type]
+        self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(kind)
         self._max = frame_bytes_max
 
     async def send(self, message: object) -> None:
