@@ -1,6 +1,7 @@
 """Syslog messages as people read them: RFC 5424, RFC 3164 and what lies between. Pure, tolerant: anything is a message.
 
-Any bytes become text that a database takes: what is not UTF-8, and NUL, is written as \\xNN.
+Any bytes become text that a database and a terminal take: what is not UTF-8, and control characters other than tab and
+line ends, are written as \\xNN.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _TAG = re.compile(r"(?P<app>[^\s:\[\]]{1,64})(?:\[(?P<pid>[^\]\s]{0,32})\])?: ?(
 _DATED = re.compile(
     rb"<\d{1,3}>(?:1 )?(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d (?:\d{4} )?\d\d:\d\d:\d\d)"
 )
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _BOM = "\ufeff"
 
 
@@ -53,7 +55,11 @@ def is_dated(data: bytes) -> bool:
 def safe_text(data: bytes) -> str:
     """Return text that a database takes, for any bytes."""
     text = data[:TEXT_CHARS_MAX].decode("utf-8", "backslashreplace")
-    return text.replace("\0", "\\x00") if "\0" in text else text
+    return text if text.isprintable() else _CONTROL.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\x{ord(found[0]):02x}"
 
 
 def text_of(data: bytes) -> str:
