@@ -111,10 +111,11 @@ class TlsListener:
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=STREAM_BYTES, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         try:
             conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            transport, protocol = await loop.connect_accepted_socket(
-                lambda: asyncio.StreamReaderProtocol(reader, loop=loop),
+            transport, _ = await loop.connect_accepted_socket(  # uvloop returns its own TLS protocol beside it
+                lambda: protocol,
                 conn,
                 ssl=self._context,
                 ssl_handshake_timeout=HANDSHAKE_S,
