@@ -206,8 +206,9 @@ async def _free_addresses(conn: Connection, hosts: list[Definition]) -> None:
 
 
 async def _forget_states(conn: Connection) -> None:
-    """Remove the states of hosts that have left a monitor's scope: coming back, they start anew."""
+    """Remove the states of hosts that have left a monitor's scope, and of monitors that have none any more."""
     await conn.execute(
-        "DELETE FROM monitor_state s USING monitor m WHERE m.monitor_name = s.monitor_name AND m.scope_name <> '*'"
-        " AND NOT EXISTS (SELECT FROM scope_host h WHERE h.scope_name = m.scope_name AND h.host_name = s.host_name)"
+        "DELETE FROM monitor_state s USING monitor m WHERE m.monitor_name = s.monitor_name"
+        " AND (m.kind NOT IN ('ping', 'tcp') OR m.scope_name <> '*' AND NOT EXISTS"
+        " (SELECT FROM scope_host h WHERE h.scope_name = m.scope_name AND h.host_name = s.host_name))"
     )

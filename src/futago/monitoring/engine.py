@@ -91,6 +91,9 @@ class MonitoringEngine:
         declared = await self._context.store.read(rows.load, name="monitoring.load", deadline_s=DEADLINE_S)
         for monitor, why in declared.refused.items():
             self._context.log.error("monitoring.not_understood", monitor=monitor, error=why)
+        if declared.without_address:
+            names = sorted(declared.without_address)
+            self._context.log.warning("monitoring.no_address", hosts=names[:20], count=len(names))
         now = now_utc()
         new = {p: State(Status.UNKNOWN, now, 0, now) for p in declared.checks if p not in declared.states}
         if new:

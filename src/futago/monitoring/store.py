@@ -30,7 +30,7 @@ SELECT md5(concat_ws('|',
 _PAIRS = """
 SELECT m.monitor_name, m.spec, h.host_name, host(h.address)
   FROM monitor m
-  JOIN host h ON h.address IS NOT NULL AND CASE WHEN m.scope_name = '*' THEN h.is_registered
+  JOIN host h ON CASE WHEN m.scope_name = '*' THEN h.is_registered
        ELSE EXISTS (SELECT FROM scope_host s WHERE s.scope_name = m.scope_name AND s.host_name = h.host_name) END
  WHERE m.kind IN ('ping', 'tcp') AND m.is_enabled
 """
@@ -46,12 +46,17 @@ RETURNING s.monitor_name, s.host_name
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What is to be monitored, as of one instant. `refused`: monitors whose row this program does not understand."""
+    """What is to be monitored, as of one instant.
+
+    `refused`: monitors whose row this program does not understand. `without_address`: hosts in a scope that cannot be
+    asked, since nobody has said where they are.
+    """
 
     fingerprint: str
     checks: dict[Pair, Check]
     states: dict[Pair, State]
     refused: dict[str, str]
+    without_address: set[str]
 
 
 async def fingerprint(conn: Connection) -> str:
@@ -66,9 +71,12 @@ async def load(conn: Connection) -> Declared:
     mark = await fingerprint(conn)
     specs: dict[str, PingMonitor | TcpMonitor] = {}
     refused: dict[str, str] = {}
+    without_address: set[str] = set()
     checks: dict[Pair, Check] = {}
     for monitor, spec, host, address in await (await conn.execute(_PAIRS)).fetchall():
-        if monitor in refused:
+        if address is None:
+            without_address.add(host)
+        if monitor in refused or address is None:
             continue
         try:
             found = specs.get(monitor) or specs.setdefault(monitor, _SPEC.validate_python(spec))
@@ -80,7 +88,7 @@ async def load(conn: Connection) -> Declared:
         "SELECT monitor_name, host_name, status, since_utc, failures, next_due_utc FROM monitor_state"
     )
     states = {Pair(m, h): State(Status(s), since, n, due) for m, h, s, since, n, due in await rows.fetchall()}
-    return Declared(mark, checks, states, refused)
+    return Declared(mark, checks, states, refused, without_address)
 
 
 def _check(pair: Pair, address: str, spec: PingMonitor | TcpMonitor) -> Check:

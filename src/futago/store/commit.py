@@ -181,6 +181,11 @@ class Store:
         while True:
             line = await self._lines.take()
             was_fresh = line.is_fresh
+            if (
+                attempt.is_cut
+            ):  # the cancellation was swallowed on the way (asyncio.wait_for of Python 3.11 can do that)
+                self._lines.give(line)
+                raise Refused(f"{attempt.name}: given up before it began")
             try:
                 attempt.line = line
                 await line.conn.execute(kind.value)

@@ -97,6 +97,17 @@ async def test_living_host_answers_a_ping() -> None:
 
 
 @needs_root
+async def test_busy_loop_does_not_make_the_host_look_slow() -> None:
+    pinger = Pinger()
+    asked = asyncio.create_task(pinger.ping("127.0.0.1", timedelta(seconds=1)))
+    await asyncio.sleep(0)
+    time.sleep(0.2)  # the loop stands still while the reply arrives
+    result = await asked
+    assert result.value is not None and result.value < 100
+    pinger.close()
+
+
+@needs_root
 @pytest.mark.parametrize(
     ("prepare", "verdict"),
     [

@@ -1,4 +1,8 @@
-"""Ping: one raw socket per address family for all hosts (needs CAP_NET_RAW)."""
+"""Ping: one raw socket per address family for all hosts (needs CAP_NET_RAW).
+
+The round trip ends when the kernel took the reply (SO_TIMESTAMPNS), not when our loop came to look: a busy loop
+must not make the hosts look slow.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import secrets
 import socket
 import struct
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from futago.monitoring.model import Result, Verdict
 from futago.monitoring.probes import icmp
@@ -18,6 +22,8 @@ from futago.runtime.clock import MS, now_at, now_utc
 RECEIVE_BUFFER_BYTES = 4 << 20  # a thousand replies may come in one millisecond
 BATCH_MAX = 256  # replies per turn of the loop
 _SOL_RAW, _ICMP_FILTER = 255, 1
+_SO_TIMESTAMPNS = 35
+_TIMESPEC = struct.Struct("@ll")
 _SOL_ICMPV6, _ICMP6_FILTER = 58, 1
 
 
@@ -25,7 +31,8 @@ _SOL_ICMPV6, _ICMP6_FILTER = 58, 1
 class _Asked:
     address: str
     at: int
-    answered: asyncio.Future[int]
+    at_utc: datetime
+    answered: asyncio.Future[float]  # round trip in milliseconds
 
 
 class Pinger:
@@ -43,12 +50,12 @@ class Pinger:
         at_utc = now_utc()
         self._number += 1
         number = self._number
-        asked = _Asked(address, now_at(), asyncio.get_running_loop().create_future())
+        asked = _Asked(address, now_at(), at_utc, asyncio.get_running_loop().create_future())
         try:
-            self._send(number, address)
             self._asked[number] = asked
+            self._send(number, address)
             async with asyncio.timeout(timeout.total_seconds()):
-                value = (await asked.answered - asked.at) / MS
+                value = await asked.answered
             return Result(at_utc, Verdict.OK, value, f"answered in {value:.2f} ms")
         except TimeoutError:
             return Result(at_utc, Verdict.FAILED, None, f"no answer within {timeout / timedelta(milliseconds=1):g} ms")
@@ -79,13 +86,27 @@ class Pinger:
     def _readable(self, s: socket.socket, is_v6: bool) -> None:
         for _ in range(BATCH_MAX):
             try:
-                packet, source = s.recvfrom(2048)
+                packet, extra, _, source = s.recvmsg(2048, 64)
             except OSError:
                 return
             number = icmp.reply_number(packet, is_v6=is_v6, token=self._token)
             asked = self._asked.get(number) if number is not None else None
             if asked and not asked.answered.done() and _is_same(asked.address, str(source[0])):
-                asked.answered.set_result(now_at())
+                asked.answered.set_result(_round_trip(asked, extra))
+
+
+def _round_trip(asked: _Asked, extra: list[tuple[int, int, bytes]]) -> float:
+    """Return the milliseconds until the kernel took the reply; until now where it does not say, or a clock was
+    set.
+    """
+    longest = (now_at() - asked.at) / MS
+    for level, kind, data in extra:
+        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
+            seconds, ns = _TIMESPEC.unpack_from(data)
+            taken = (int(seconds) - asked.at_utc.timestamp()) * 1000 + int(ns) / MS
+            if 0 <= taken <= longest:
+                return taken
+    return longest
 
 
 def _is_same(a: str, b: str) -> bool:
@@ -103,4 +124,5 @@ def _open(*, is_v6: bool) -> socket.socket:
         s = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP)
         s.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", ~(1 << icmp.REPLY_V4) & 0xFFFFFFFF))
     s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+    s.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     return s
