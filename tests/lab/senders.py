@@ -125,7 +125,7 @@ def rsyslog_config(targets: Sequence[str] = MEMBERS) -> str:
     return "\n".join(lines) + "\n"
 
 
-RATES = {"rsudp": 880.0, "rstcp": 880.0, "logudp": 110.0, "logtcp": 110.0, "trap": 20.0}
+RATES = {"rsudp": 885.0, "rstcp": 885.0, "logudp": 110.0, "logtcp": 110.0, "trap": 10.0}  # a trap costs two processes
 _SHAPE = {
     "rsudp": ("rsyslog", "udp"),
     "rstcp": ("rsyslog", "tcp"),
