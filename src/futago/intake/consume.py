@@ -152,7 +152,9 @@ class ConsumeEngine:
         loaded = await store.read(rows.load, name="intake.load")
         self._revision = loaded.revision
         self._positions = loaded.positions
-        self._merger = Merger((self._me, self._peer), loaded.head, loaded.chunks)
+        # After a long cut a million copies may wait: about a second, which the loop has other uses for.
+        members = (self._me, self._peer)
+        self._merger = await asyncio.to_thread(Merger, members, loaded.head, loaded.chunks)
         self._streams = [_Stream(self._me, self._places.own, loaded.positions.get(self._me, {}))]
         if self._peer:
             self._streams.append(_Stream(self._peer, self._places.copy, loaded.positions.get(self._peer, {})))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from futago.runtime.faults import Corrupt
 
 CHUNK_ENTRIES_MAX = 512
+EXPIRED_CHUNKS_MAX = 64  # at once: some 30,000 entries, so that the loop goes on
 assert sys.byteorder == "little", "chunks are stored as they lie in memory"
 
 
@@ -128,12 +129,17 @@ class Pool:
         return False
 
     def expire(self, before_ns: int) -> None:
-        """Forget the copies that came before."""
-        while self.chunks:
-            chunk_id, chunk = next(iter(self.chunks.items()))
-            if chunk.times[0] >= before_ns:
+        """Forget the copies that came before; a part of them at a time, when they are many."""
+        for _ in range(EXPIRED_CHUNKS_MAX):
+            if not self.chunks:
                 return
-            self._remove(chunk_id, 0, chunk.hashes[0])
+            chunk_id, chunk = next(iter(self.chunks.items()))
+            if max(chunk.times) < before_ns:
+                self._drop(chunk_id)
+                continue
+            while chunk.times[0] < before_ns:
+                self._remove(chunk_id, 0, chunk.hashes[0])
+            return
 
     def bound(self, protected_ns: int) -> None:
         """Keep to the bound: drop the oldest chunks that came after `protected_ns`."""
@@ -143,26 +149,38 @@ class Pool:
             if chosen is None:
                 chosen = next(iter(self.chunks))
             self.dropped += len(self.chunks[chosen])
-            for key in list(self.chunks[chosen].hashes):
-                self._remove(chosen, 0, key)
+            self._drop(chosen)
 
     def _remove(self, chunk_id: int, at: int, key: int) -> None:
         chunk = self.chunks[chunk_id]
         if not chunk.remove(at):
-            known = self._index[key]
-            if isinstance(known, int):
-                del self._index[key]
-            else:
-                known.remove(chunk_id)
-                if len(known) == 1:
-                    self._index[key] = known[0]
+            self._unrefer(key, chunk_id)
         self.count -= 1
         if len(chunk):
             self.changed.add(chunk_id)
         else:
-            del self.chunks[chunk_id]
-            self.changed.discard(chunk_id)
-            self.deleted.add(chunk_id)
+            self._delete(chunk_id)
+
+    def _drop(self, chunk_id: int) -> None:
+        chunk = self.chunks[chunk_id]
+        for key in set(chunk.hashes):
+            self._unrefer(key, chunk_id)
+        self.count -= len(chunk)
+        self._delete(chunk_id)
+
+    def _delete(self, chunk_id: int) -> None:
+        del self.chunks[chunk_id]
+        self.changed.discard(chunk_id)
+        self.deleted.add(chunk_id)
+
+    def _unrefer(self, key: int, chunk_id: int) -> None:
+        known = self._index[key]
+        if isinstance(known, int):
+            del self._index[key]
+            return
+        known.remove(chunk_id)
+        if len(known) == 1:
+            self._index[key] = known[0]
 
     def _refer(self, key: int, chunk_id: int) -> None:
         known = self._index.get(key)
