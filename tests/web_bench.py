@@ -200,8 +200,12 @@ async def _admin(conn: Connection) -> None:
 
 
 @asynccontextmanager
-async def bench(conninfo: str, folder: Path, *, me: str = "m1") -> AsyncIterator[Bench]:
-    """Run everything but the listening socket; the administrator and a token exist."""
+async def bench(conninfo: str, folder: Path, *, me: str = "m1", loops: bool = True) -> AsyncIterator[Bench]:
+    """Run everything but the listening socket; the administrator and a token exist.
+
+    Args:
+        loops: False leaves the loops to `futago.web.app.serve`, which runs them too.
+    """
     log = Log(program="web", member=me)
     store = await Store.open(conninfo=conninfo, application_name="bench")
     await store.commit(_admin, name="bench.admin")
@@ -214,10 +218,11 @@ async def bench(conninfo: str, folder: Path, *, me: str = "m1") -> AsyncIterator
         watch = RoleWatch(controller.path, log=log)
         link = ControllerLink(controller.path, log=log)
         rooms = make_rooms(settings=settings(me), watch=watch, controller=link, open_store=open_store, log=log)
-        loops = (watch.run(), rooms.serving.run(), rooms.pulse.run(), rooms.operations.run(), link.beat())
-        tasks = [asyncio.create_task(loop) for loop in loops]
+        beside = (watch.run, rooms.serving.run, rooms.pulse.run, rooms.operations.run, link.beat)
+        tasks = [asyncio.create_task(run()) for run in beside if loops]
         try:
-            await until(lambda: rooms.serving.health().serving)
+            if loops:
+                await until(lambda: rooms.serving.health().serving)
             yield Bench(rooms, watch, controller, store)
         finally:
             for task in tasks:

@@ -133,7 +133,9 @@ def listen(host: str, port: int) -> socket.socket:
         ) from e
 
 
-async def serve(rooms: Rooms, *, watch: RoleWatch, listening: socket.socket, tls: Tls | None, stop: asyncio.Event) -> None:
+async def serve(
+    rooms: Rooms, *, watch: RoleWatch, listening: socket.socket, tls: Tls | None, stop: asyncio.Event
+) -> None:
     """Run the program until `stop` is set."""
     config = uvicorn.Config(
         make_app(rooms),

@@ -174,6 +174,13 @@ class Health(Shape):
     floating_ip: str
 
 
+class Hello(Shape):
+    """The first word of a stream: who serves."""
+
+    member: str
+    epoch: int
+
+
 class OperationState(StrEnum):
     """How far an operation on the pair is."""
 

@@ -64,7 +64,7 @@ def took(begin: datetime | None, end: datetime | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 _ENVIRONMENT = Environment(

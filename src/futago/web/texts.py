@@ -57,6 +57,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "title": ("Futago · {pair}", "Futago · {pair}"),
     "live": ("live", "更新中"),
     "connecting": ("connecting…", "接続中…"),
+    "line.switching": ("switching…", "切替中…"),
     "switching": ("Switching… this page goes on by itself.", "系を切り替えています… この画面は自動で続きます。"),
     "switching.elsewhere": (
         "{primary} serves now, and this address is not the one that follows it.",
@@ -113,6 +114,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "epoch": ("epoch {epoch}", "世代 {epoch}"),
     "rule": ("rule {rule}", "規則 {rule}"),
     "serves": ("{member} serves", "{member} が稼働中"),
+    "since": ("since", "開始"),
     "resolve": ("Resolve it with", "解消するコマンド"),
     "copy": ("copy", "コピー"),
     "copied": ("copied", "コピーしました"),

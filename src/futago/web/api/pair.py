@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from futago.runtime.clock import S, now_at
 from futago.web.allow import SCHEMES, PairOperator, Reader
 from futago.web.controller_link import Operation
-from futago.web.model import Health, OperationStatus, PairStatus
+from futago.web.model import Health, Hello, OperationStatus, PairStatus
 from futago.web.pulse import Listener, News
 from futago.web.rooms import InRooms
 
@@ -60,7 +60,7 @@ async def switchover(rooms: InRooms, who: PairOperator) -> OperationStatus:
     responses={
         200: {
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
-            "description": "Server-sent events: `pair` (a PairStatus, when something in it has changed), `operation` "
+            "description": "Server-sent events: `hello` (who serves), `pair` (a PairStatus, when something in it has changed), `operation` "
             "(an OperationStatus), `counters` (figures that tell what to read again), `tick` each second. A second "
             "or two of silence means that the member is gone; the stream ends when it stops to serve, and now and "
             "then to have the login shown again. Come again at once.",
@@ -76,7 +76,8 @@ async def stream(rooms: InRooms, who: Reader) -> StreamingResponse:
 async def _stream(rooms: InRooms) -> AsyncIterator[bytes]:
     end_at = now_at() + STREAM_S_MAX * S
     with rooms.pulse.listen() as listener:
-        yield b"retry: 500\n\n"
+        hello = Hello(member=rooms.settings.me, epoch=rooms.serving.role.epoch)
+        yield b"retry: 500\nevent: hello\ndata: %s\n\n" % hello.model_dump_json().encode()
         while (news := await _next(listener, end_at)) is not None:
             yield b"event: %s\ndata: %s\n\n" % (news.event.encode(), news.data)
 

@@ -7,7 +7,8 @@
 
 const SILENCE_MS = 2500;
 const AGAIN_MS = 400;
-const SHORT_MS = 4000; // a stream that ends sooner, or a login shown again, is no switch
+const PATIENCE_MS = 4000; // then say where the service is, if it is not coming back here
+const SHOWN_MS = 15000;
 
 const body = document.body;
 const line = document.getElementById("line");
@@ -15,7 +16,8 @@ const banner = document.getElementById("banner");
 const bannerText = document.getElementById("banner-text");
 const bannerLink = document.getElementById("banner-link");
 
-let lostAt = 0;
+let heardAt = 0; // the last word from the stream
+let lostAt = 0; // since when there is none; 0: all is well
 let wasLive = false;
 let known = null; // the newest counters
 
@@ -32,7 +34,7 @@ async function follow() {
       }
     }
     await sleep(AGAIN_MS);
-    if (lostAt === 0) lostAt = Date.now();
+    if (lostAt === 0) lostAt = heardAt || Date.now();
     setTimeout(noteLoss, 300);
     lookAround();
   }
@@ -70,15 +72,11 @@ function take(piece) {
     else if (row.startsWith("data: ")) data += row.slice(6);
   }
   if (!name) return;
-  noteLive();
-  if (name === "counters") compare(JSON.parse(data));
-  else if (name === "pair") pairChanged(JSON.parse(data));
+  heardAt = Date.now();
+  if (name === "hello") noteLive(JSON.parse(data));
+  else if (name === "counters") compare(JSON.parse(data));
+  else if (name === "pair") refresh("pair");
   else if (name === "operation") refresh("operation");
-}
-
-function pairChanged(status) {
-  body.dataset.primary = status.primary || "";
-  refresh("pair");
 }
 
 function compare(counters) {
@@ -92,37 +90,32 @@ function compare(counters) {
 
 // --- live, switching, back ------------------------------------------------------------------------------------------
 
-function noteLive() {
-  if (lostAt && wasLive) {
+function noteLive(hello) {
+  if (body.dataset.switching === "yes") {
     const seconds = (Date.now() - lostAt) / 1000;
-    if (body.dataset.switching === "yes") {
-      bannerText.textContent = body.dataset.textResumed
-        .replace("%s", seconds.toFixed(1))
-        .replace("%p", body.dataset.primary || body.dataset.member);
-      banner.dataset.tone = "ok";
-      banner.hidden = false;
-      bannerLink.hidden = true;
-      setTimeout(() => { if (body.dataset.switching !== "yes") banner.hidden = true; }, 15000);
-      body.dataset.switching = "no";
-      known = null;
-      refresh("pair");
-    }
+    tell("ok", body.dataset.textResumed.replace("%s", seconds.toFixed(1)).replace("%p", hello.member));
+    setTimeout(() => { if (body.dataset.switching !== "yes") banner.hidden = true; }, SHOWN_MS);
+    body.dataset.switching = "no";
+    known = null;
+    refresh("pair");
   }
   lostAt = 0;
   wasLive = true;
   line.dataset.state = "live";
 }
 
+function tell(tone, text) {
+  bannerText.textContent = text;
+  banner.dataset.tone = tone;
+  banner.hidden = false;
+  bannerLink.hidden = true;
+}
+
 function noteLoss() {
-  if (!lostAt || !wasLive) return;
+  if (!lostAt || !wasLive || body.dataset.switching === "yes") return;
   line.dataset.state = "switching";
   body.dataset.switching = "yes";
-  if (banner.hidden || banner.dataset.tone === "ok") {
-    bannerText.textContent = body.dataset.textSwitching;
-    banner.dataset.tone = "warn";
-    banner.hidden = false;
-    bannerLink.hidden = true;
-  }
+  tell("warn", body.dataset.textSwitching);
 }
 
 // This address may be the one of a member that is standby now: then say where the service is.
@@ -130,9 +123,8 @@ async function lookAround() {
   try {
     const answer = await fetch("/api/v1/health", { signal: AbortSignal.timeout(1000), cache: "no-store" });
     const health = await answer.json();
-    body.dataset.primary = health.primary || "";
     const elsewhere = !health.serving && health.primary && health.primary !== health.member;
-    if (lostAt && elsewhere && Date.now() - lostAt > SHORT_MS && location.hostname !== health.floating_ip) {
+    if (lostAt && elsewhere && Date.now() - lostAt > PATIENCE_MS && location.hostname !== health.floating_ip) {
       bannerText.textContent = body.dataset.textElsewhere.replace("%p", health.primary);
       bannerLink.hidden = false;
     }

@@ -1,0 +1,1 @@
+"""The browser's tests find their own helpers beside them."""
