@@ -1,0 +1,213 @@
+"""What the controller watches besides PostgreSQL and the peer: the journals, the programs beside it, the service
+network, its disk.
+
+Lives here: loops that keep facts fresh. Must not live here: consequences. The idea: watchmen, each with one window. A
+watchman who sees nothing says so; none of them may ever hold the others up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from futago.cluster.address.floating import FloatingAddress
+from futago.cluster.facts import Board
+from futago.cluster.model import Durable, Peer
+from futago.cluster.slots import RECHECK_S, Keeper
+from futago.cluster.unit import DeathWatch
+from futago.register.jury import Jury
+from futago.runtime import process
+from futago.runtime.clock import S, now_at
+from futago.runtime.faults import WorldFault
+from futago.runtime.log import Log
+from futago.setup import paths
+
+JOURNAL_S = 0.3
+JOURNAL_S_MAX = 1.0
+NET_S = 0.2
+NET_BAD = 1.5 * S  # how long nobody but the peer's other link is heard until our service network counts as broken
+BEAT_LATE = 1.6 * S  # programs beat every 500 ms
+BEAT_FIRST = 20 * S  # a program that has just been started is given this long for its first beat
+PROGRAMS_S = 0.25
+RESTART_PAUSE = 5 * S
+RECHECK_SOON_S = 0.25
+
+
+class Journals:
+    """Are both journals of messages complete on both members? Asked of the receiver here."""
+
+    def __init__(self, board: Board, *, path: Path = paths.RECEIVER_SOCKET) -> None:
+        self._board, self._path = board, path
+        self.said: dict[str, Any] = {}
+
+    async def run(self) -> None:
+        """Ask for ever."""
+        while True:
+            self.said = await self._ask()
+            self._board.put(journals_complete=bool(self.said.get("complete")))
+            await asyncio.sleep(JOURNAL_S)
+
+    async def _ask(self) -> dict[str, Any]:
+        writer: asyncio.StreamWriter | None = None
+        try:
+            async with asyncio.timeout(JOURNAL_S_MAX):
+                reader, writer = await asyncio.open_unix_connection(str(self._path))
+                writer.write(b'{"op":"status"}\n')
+                answer = json.loads(await reader.readline())
+            return answer if isinstance(answer, dict) else {}
+        except (OSError, TimeoutError, ValueError):
+            return {}
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+@dataclass(slots=True)
+class _Program:
+    """One program that the controller keeps running."""
+
+    name: str
+    unit: str
+    death: DeathWatch
+    beat_at: int | None = None
+    started_at: int = field(default_factory=now_at)
+    restarted_at: int = 0
+    is_dead: bool = False
+
+
+class Programs:
+    """The manager and the web program: started, kept started, and known to be alive by beats from inside their loops.
+
+    A death is known at once from the kernel; a program that stands still, from its missing beats. It is then killed,
+    since one that stands still may wake up later; systemd starts it again.
+    """
+
+    def __init__(self, board: Board, *, log: Log, names: tuple[str, ...] = ("manager", "web")) -> None:
+        self._board, self._log = board, log
+        self._programs = {n: self._make(n) for n in names}
+
+    def _make(self, name: str) -> _Program:
+        return _Program(name, f"futago-{name}.service", DeathWatch(lambda _pid: self._died(name)))
+
+    def beat(self, name: str) -> None:
+        """Note a beat."""
+        program = self._programs.get(name)
+        if program is not None:
+            program.beat_at, program.is_dead = now_at(), False
+            self._judge()
+
+    def _died(self, name: str) -> None:
+        program = self._programs[name]
+        program.is_dead = program.beat_at is not None
+        self._log.warning("program.died", program=name)
+        self._judge()
+
+    def is_ok(self, name: str) -> bool:
+        """Does this program beat?"""
+        program, now = self._programs[name], now_at()
+        if program.is_dead:
+            return False
+        if program.beat_at is None or program.beat_at < program.started_at:
+            return now - program.started_at < BEAT_FIRST
+        return now - program.beat_at < BEAT_LATE
+
+    def _judge(self) -> None:
+        self._board.put(manager_ok=all(self.is_ok(n) for n in self._programs))
+
+    async def run(self) -> None:
+        """Keep them running until cancelled."""
+        for program in self._programs.values():
+            await self._start(program)
+        while True:
+            self._judge()
+            for program in self._programs.values():
+                if not program.death.pid:
+                    await self._find(program)
+                if not self.is_ok(program.name) and now_at() - program.restarted_at > RESTART_PAUSE:
+                    await self._restart(program)
+            await asyncio.sleep(PROGRAMS_S)
+
+    async def _start(self, program: _Program) -> None:
+        await self._systemctl("start", "--no-block", program.unit)
+
+    async def _restart(self, program: _Program) -> None:
+        self._log.error("program.does-not-answer", program=program.name)
+        program.restarted_at = program.started_at = now_at()
+        program.beat_at = None if program.is_dead else program.beat_at
+        if not program.death.signal(9):
+            await self._systemctl("reset-failed", program.unit)
+            await self._systemctl("start", "--no-block", program.unit)
+
+    async def _find(self, program: _Program) -> None:
+        said = await self._systemctl("show", "-p", "MainPID", "--value", program.unit)
+        if said.isdigit() and int(said):
+            program.death.watch(int(said))
+
+    async def _systemctl(self, *words: str) -> str:
+        try:
+            return (await process.run(["systemctl", *words], deadline_s=3)).out
+        except WorldFault as e:
+            self._log.warning("program.systemctl", words=words, error=str(e))
+            return ""
+
+
+class Network:
+    """Does our service network work, as far as we can tell?
+
+    The carrier, and whether anybody answers over it. When the peer is heard only by the other network, one of the two
+    members has a broken service network; a juror, who lives on it, tells which.
+    """
+
+    def __init__(
+        self, board: Board, *, address: FloatingAddress, peer: Callable[[], Peer], jury: Callable[[], Jury | None]
+    ) -> None:
+        self._board, self._address, self._peer, self._jury = board, address, peer, jury
+        self._bad_since: int | None = None
+
+    async def run(self) -> None:
+        """Judge for ever."""
+        while True:
+            self.judge()
+            await asyncio.sleep(NET_S)
+
+    def judge(self) -> None:
+        """Set the fact."""
+        now = now_at()
+        if not self._address.has_carrier:
+            self._board.put(service_ok=False)
+            return
+        if not self._is_doubtful(now):
+            self._bad_since = None
+        elif self._bad_since is None:
+            self._bad_since = now
+        self._board.put(service_ok=self._bad_since is None or now - self._bad_since < NET_BAD)
+
+    def _is_doubtful(self, now: int) -> bool:
+        """The peer is heard, but not over the service network, and the jurors are not heard either."""
+        limit = self._board.cfg.t_det
+        fresh = {x.name: bool(x.echo_at) and now - (x.echo_at or 0) < limit for x in self._peer().links}
+        if fresh.get("service", True) or not any(fresh.values()):
+            return False
+        jury = self._jury()
+        return jury is not None and now - jury.heard_at() > limit
+
+
+class SystemDisk:
+    """Asks the disk of the view slots, while it is idle, whether it still writes."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    async def run(self) -> None:
+        """Ask for ever; soon again after a failure."""
+        while True:
+            durable: Durable = self._keeper.durable
+            is_bad = not durable.is_able or durable.is_writing
+            with contextlib.suppress(TimeoutError):
+                await asyncio.sleep(RECHECK_SOON_S if is_bad else RECHECK_S)
+            await self._keeper.recheck()
