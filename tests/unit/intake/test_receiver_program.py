@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -211,3 +212,10 @@ async def test_a_second_receiver_does_not_share_the_ports(pair: Pair, tmp_path: 
     thief.syslog_udp, thief.syslog_tcp, thief.snmp_udp = one.syslog_udp, one.syslog_tcp, one.snmp_udp
     with pytest.raises(AssertionError, match="No port to receive on"):
         await asyncio.to_thread(thief.start)
+
+
+def test_the_receiver_imports_nothing_heavy() -> None:
+    code = "import sys, futago.intake.receiver as r; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    heavy = {"psycopg", "pydantic", "fastapi", "typer", "hyperscan", "cryptography", "sqlalchemy", "pyroute2", "rich"}
+    assert not heavy & set(out)
