@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from futago.link import tls
 from futago.link.frames import FrameStream
 from futago.link.jurors import FRAME_BYTES_MAX, Identified, Identify
+from futago.runtime.clock import S, now_at
 from futago.runtime.faults import FutagoFault, OperatorFault, Refused, RemoteProtocolFault
 from futago.setup import control, paths, settings
 from futago.setup.install import Say
@@ -23,6 +25,8 @@ from futago.setup.settings import Juror, Settings
 SIZES = (3, 5)
 ANSWER_S_MAX = 5.0
 SEAT_S_MAX = 30.0
+RECORDED_S_MAX = 5.0
+POLL_S = 0.3
 
 
 def seat(names: Sequence[str], *, say: Say) -> None:
@@ -70,7 +74,7 @@ def find(names: Sequence[str]) -> list[Juror]:
     OperatorFault.
     """
     unknown = [name for name in names if "=" not in name]
-    known = asyncio.run(_recorded(unknown)) if unknown else {}
+    known = _wait_recorded(unknown)
     found = []
     for name, _, given in (n.partition("=") for n in names):
         address = given or known.get(name, "")
@@ -91,6 +95,18 @@ def find(names: Sequence[str]) -> list[Juror]:
             "Two jurors have the same address.", hint="Each must be a machine of its own.", code="jury.size"
         )
     return found
+
+
+def _wait_recorded(names: Sequence[str]) -> dict[str, str]:
+    """Return the addresses on record; an agent that has only just connected is on record within seconds."""
+    end_at = now_at() + int(RECORDED_S_MAX * S)
+    known: dict[str, str] = {}
+    while names:
+        known = asyncio.run(_recorded(names))
+        if len(known) == len(names) or now_at() > end_at:
+            break
+        time.sleep(POLL_S)
+    return known
 
 
 async def _recorded(names: Sequence[str]) -> dict[str, str]:
