@@ -8,6 +8,7 @@ the two share. From then on our controller climbs the recovery ladder by itself,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from futago import __version__
@@ -44,6 +45,7 @@ class First:
     address: str
     ca_cert: bytes
     answer: HelloAnswer
+    clocks_apart: timedelta
 
 
 def run(options: Options, *, say: Say) -> control.Status:
@@ -92,8 +94,9 @@ def find_first(ticket: Token, word: str) -> First:
         try:
             ca = wait_for(fetch_authority(address, ticket))
             hello = Hello(word, Purpose.JOIN.value)
+            asked = now_utc()
             answer = wait_for(ask(address, hello, HelloAnswer, ca_cert=ca, pair_id=ticket.pair))
-            found.append(First(address, ca, answer))
+            found.append(First(address, ca, answer, clocks_apart(answer.utc, asked=asked, heard=now_utc())))
         except Refused as e:
             silent.append(str(e))
     if silent:
@@ -114,7 +117,7 @@ def look(options: Options, fence: FencePlan | None, first: First, *, is_repeat: 
     found = [
         *checks.input_checks(options.place, floating),
         lambda: check_version(answer),
-        lambda: check_clock(answer),
+        lambda: check_clock(answer, first.clocks_apart),
         lambda: check_fences_differ(fence, answer),
         *checks.machine_checks(options.place, floating, fence, is_repeat=is_repeat),
     ]
@@ -131,9 +134,13 @@ def check_version(answer: HelloAnswer) -> None:
         )
 
 
-def check_clock(answer: HelloAnswer) -> None:
+def clocks_apart(said: datetime, *, asked: datetime, heard: datetime) -> timedelta:
+    """Return by how much the other's clock surely differs: it was read at some time between question and answer."""
+    return max(asked - said, said - heard, timedelta(0))
+
+
+def check_clock(answer: HelloAnswer, apart: timedelta) -> None:
     """The clocks agree: certificates, schedules and the times of messages rest on them."""
-    apart = abs(now_utc() - answer.utc)
     if apart > checks.CLOCKS_APART_MAX:
         raise OperatorFault(
             f"The clocks of {answer.member.name} and this machine are {apart.total_seconds():.1f} s apart.",
