@@ -39,7 +39,7 @@ def found(settings: Settings, layout: Layout | None = None) -> None:
             code="init.member",
         )
     me = MemberName(settings.me)
-    slots.create(paths.VIEW_SLOTS, slots.Record(view=View(Epoch(1), me, frozenset({me}))))
+    slots.create(paths.VIEW_SLOTS, slots.Record(view=View(Epoch(1), me, frozenset({me})), stopped_epoch=1))
 
 
 def found_database(layout: Layout) -> None:

@@ -86,19 +86,23 @@ class Postgres:
         self.board.put_pg(state=PgState.STOPPED if has_data else PgState.ABSENT)
         await self.read_control()
 
+    async def _adopt_starting(self) -> None:
+        await self._wait_ready()
+        self.board.put(gate=await self.gate.look())
+
     async def _adopt_running(self) -> None:
         try:
             row = (await self.ask(_ADOPT, deadline_s=1.0)).one()
         except ServerError:
-            self._spawn(self._wait_ready())  # it is still starting: go on waiting for it
+            self._spawn(self._adopt_starting())  # go on waiting for it
             return
         except (Refused, Unknown):
             self.board.put_pg(state=PgState.HUNG)
             return
         state = PgState.STANDBY if row[0] == "t" else PgState.PRIMARY
         position = Lsn(pgwire.lsn(row[1]))
-        self.board.put_pg(state=state, flush=position, start_lsn=position, enforced=self._enforced(state, row[2]))
         self.board.put(gate=await self.gate.look())
+        self.board.put_pg(state=state, flush=position, start_lsn=position, enforced=self._enforced(state, row[2]))
         self.log.event("postgres.adopted", state=state.value, pid=self.death.pid)
 
     @staticmethod
@@ -246,7 +250,6 @@ class Postgres:
         state = PgState.STANDBY if row[0] == "t" else PgState.PRIMARY
         position = Lsn(pgwire.lsn(row[1]))
         self.board.put_pg(state=state, flush=position, start_lsn=position, enforced=self._enforced(state, row[2]))
-        self.board.put(gate=await self.gate.look())
         self.log.event("postgres.ready", state=state.value, pid=self.death.pid)
         self.on_poke()
 

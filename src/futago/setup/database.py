@@ -70,4 +70,4 @@ def first_view(own: Settings) -> None:
     """Swear the first view, this member alone in epoch 1, unless there is one."""
     if durable_view() is None:
         me = MemberName(own.me)
-        slots.create(paths.VIEW_SLOTS, slots.Record(view=View(Epoch(1), me, frozenset({me}))))
+        slots.create(paths.VIEW_SLOTS, slots.Record(view=View(Epoch(1), me, frozenset({me})), stopped_epoch=1))

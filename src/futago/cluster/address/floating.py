@@ -76,7 +76,7 @@ class FloatingAddress:
         self._socket: socket.socket | None = None
         self._watch = netlink.watch()
         asyncio.get_running_loop().add_reader(self._watch.fileno(), self._changed)
-        self.look()
+        self.is_held, self.has_carrier = self._ask()
         if self.is_held:
             self._announce()
 
@@ -85,13 +85,16 @@ class FloatingAddress:
     def look(self) -> None:
         """Find out whether the address is ours, and whether the interface has a carrier."""
         before = (self.is_held, self.has_carrier)
-        try:
-            self.is_held = netlink.holds(self.interface, self.address)
-        except Refused:
-            self.is_held = False  # no interface, no address
-        self.has_carrier = _has_carrier(self.interface)
+        self.is_held, self.has_carrier = self._ask()
         if before != (self.is_held, self.has_carrier):
             self._on_change()
+
+    def _ask(self) -> tuple[bool, bool]:
+        try:
+            is_held = netlink.holds(self.interface, self.address)
+        except Refused:
+            is_held = False  # no interface, no address
+        return is_held, _has_carrier(self.interface)
 
     def conflict(self) -> str:
         """Return the hardware address of another machine that answers for our address now; empty if none does."""
