@@ -21,7 +21,7 @@ from futago.link.frames import FrameStream
 from futago.link.jurors import FRAME_BYTES_MAX, IDLE_S_MAX, Identified, Identify, JurorRequest
 from futago.link.listener import TlsListener
 from futago.register import acceptor
-from futago.register.model import AcceptorState, Reply
+from futago.register.model import Accept, AcceptorState, Prepare, Query, Reply
 from futago.runtime.faults import Corrupt, OperatorFault, WorldFault
 from futago.runtime.log import Log
 from futago.setup import paths
@@ -53,7 +53,9 @@ class Acceptor:
         self._file = SlotFile(path)
         self._pair_id = pair_id
         self._log = log
-        self._state: AcceptorState | None = None
+        self._state: AcceptorState | None = None  # None: nothing may be said
+        self._in_doubt: AcceptorState | None = None  # its writing has failed or is not over
+        self._writing: asyncio.Future[None] | None = None
         self._lock = asyncio.Lock()
 
     @property
@@ -91,38 +93,38 @@ class Acceptor:
             if isinstance(request, Identify):
                 roster = 0 if self._state is None else self._state.roster
                 return Identified(serial=request.serial, acceptor_id=self.acceptor_id, roster=roster)
+            if self._state is None and self._in_doubt is not None:
+                await self._write(self._in_doubt)
             if self._state is None:
-                self.counters.unable += 1
-                return acceptor.unable(request)
+                return self._unable(request)
             after, reply = acceptor.handle(self._state, request)
-            if after is self._state:
-                return reply
-            try:
-                await asyncio.shield(self._write(after))
-            except (WorldFault, TimeoutError) as e:
-                self._log.error("juror.unable", error=str(e) or "the disk does not answer")
-                self.counters.unable += 1
-                return acceptor.unable(request)
+            if after is not self._state and not await self._write(after):
+                return self._unable(request)
             return reply
 
-    async def _write(self, state: AcceptorState) -> None:
-        """Make a state durable. While the outcome is open the juror has none: it may hold the old one or the new one,
-        and must say neither.
+    def _unable(self, request: Query | Prepare | Accept) -> Reply:
+        self.counters.unable += 1
+        return acceptor.unable(request)
+
+    async def _write(self, state: AcceptorState) -> bool:
+        """Make a state durable; return whether it is.
+
+        While that is open the juror says nothing. It may go on with the new state only: to hold a promise that nobody
+        was told of is harmless, to forget one that the disk may hold is not.
         """
-        self._state = None
-        writing = asyncio.get_running_loop().run_in_executor(None, self._file.write, msgspec.msgpack.encode(state))
+        self._state, self._in_doubt = None, state
+        if self._writing is None or self._writing.done():
+            loop = asyncio.get_running_loop()
+            self._writing = loop.run_in_executor(None, self._file.write, msgspec.msgpack.encode(state))
         try:
             async with asyncio.timeout(WRITE_S_MAX):
-                await asyncio.shield(writing)
-        except TimeoutError:
-            writing.add_done_callback(lambda w: self._written_late(w, state))
-            raise
-        self._state = state
+                await asyncio.shield(self._writing)
+        except (WorldFault, TimeoutError) as e:
+            self._log.error("juror.unable", error=str(e) or "the disk does not answer")
+            return False
+        self._state, self._in_doubt = state, None
         self.counters.written += 1
-
-    def _written_late(self, writing: asyncio.Future[None], state: AcceptorState) -> None:
-        if not writing.cancelled() and writing.exception() is None:
-            self._state = state  # nobody was told of it, but it is what the disk holds
+        return True
 
 
 class Juror:

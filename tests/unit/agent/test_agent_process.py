@@ -176,7 +176,7 @@ async def test_orderly_stop_of_the_agent_leaves_runs_running(world: World) -> No
 
 async def test_agent_killed_anywhere_between_order_and_start_starts_the_run_exactly_once(world: World) -> None:
     chance = random.Random(20)
-    ids = [f"k{n}" for n in range(12)]
+    ids = [f"k{n}" for n in range(6)]
     for run_id in ids:
         o = order(run_id, f"echo {run_id} >> {world.oracle}; exit 6")
         world.order(o)
