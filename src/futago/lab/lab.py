@@ -284,9 +284,11 @@ class Lab:
                 found = json.loads(done.stdout)
             except (Refused, Unknown, ValueError):
                 continue
-            if isinstance(found, dict) and found.get("primary"):
+            if not isinstance(found, dict) or "state" not in found:
+                continue
+            if found.get("primary"):
                 return found
-            best = best or (found if isinstance(found, dict) else None)
+            best = best or found
         return best
 
     def status(self) -> dict[str, Any]:
