@@ -18,6 +18,7 @@ def postgres() -> Iterator[Cluster]:
     try:
         cluster.create()
         migrate.upgrade(cluster.conninfo)
+        cluster.keep_seed()
         yield cluster
     finally:
         cluster.destroy()
@@ -26,9 +27,9 @@ def postgres() -> Iterator[Cluster]:
 @pytest.fixture
 def database(postgres: Cluster) -> Iterator[str]:
     """Conninfo of an empty database with the schema, for one test."""
-    name = postgres.fresh_database()
+    name = postgres.lend_database()
     yield postgres.conninfo_of(name)
-    postgres.drop_database(name)
+    postgres.take_back(name)
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ class Cluster:
         self.log = self.home / "log"
         self._process: subprocess.Popen[bytes] | None = None
         self._serial = itertools.count(1)
+        self._clean: list[str] = []
         if os.geteuid() == 0:
             shutil.chown(self.home, "postgres", "postgres")
 
@@ -108,11 +109,38 @@ class Cluster:
             cursor = conn.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def fresh_database(self) -> str:
-        """Return the name of a new database with the schema and no rows."""
+    def keep_seed(self) -> None:
+        """Remember the rows that the schema itself brings; to be called once, when the schema is there."""
+        self.sql("CREATE SCHEMA seed")
+        for table in self._tables(TEMPLATE):
+            self.sql(f"CREATE TABLE seed.{table} AS TABLE public.{table}")
+
+    def lend_database(self) -> str:
+        """Return the name of a database with the schema and its own rows only: a used one made clean, or a new one."""
+        if self._clean:
+            return self._clean.pop()
         name = f"test_{next(self._serial)}"
         self.sql(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} OWNER futago", database="postgres")
         return name
+
+    def take_back(self, name: str) -> None:
+        """Make a lent database clean, or remove it where a test has changed its tables."""
+        self.sql(
+            f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'",
+            database="postgres",
+        )
+        tables = self._tables(TEMPLATE)
+        if self._tables(name) != tables:
+            return self.drop_database(name)
+        clean = [f"DELETE FROM public.{t}" for t in tables]
+        clean += [f"INSERT INTO public.{t} OVERRIDING SYSTEM VALUE SELECT * FROM seed.{t}" for t in tables]
+        clean += ["SELECT setval(format('%I.%I', schemaname, sequencename), start_value, false) FROM pg_sequences"]
+        self.sql("SET session_replication_role = replica; " + "; ".join(clean), database=name)
+        self._clean.append(name)
+
+    def _tables(self, database: str) -> list[str]:
+        found = self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1", database=database)
+        return [str(name) for (name,) in found]
 
     def drop_database(self, name: str) -> None:
         """Remove a database; its connections are ended."""

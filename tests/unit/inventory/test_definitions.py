@@ -201,9 +201,9 @@ def test_same_object_twice_is_refused_with_both_lines() -> None:
     ids=["deep-flow", "nested-keys", "deep-map", "many", "long", "many-lines", "complex-key", "long-number"],
 )
 def test_hostile_text_is_refused_quickly(text: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     _refusal(text)
-    assert time.monotonic() - began < 4
+    assert time.process_time() - began < 4
 
 
 @given(st.text(max_size=200))
