@@ -27,7 +27,7 @@ def pair(tmp_path: Path, pki: Path) -> Iterator[tuple[ReceiverProcess, ReceiverP
         one.start()
         two.start()
         for each in (one, two):
-            each.wait(lambda status: status["complete"])
+            each.wait(lambda status: status["sync"]["connected"])
         yield one, two
     finally:
         one.stop()

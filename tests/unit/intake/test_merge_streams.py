@@ -98,7 +98,7 @@ def reference(messages: list[Sent]) -> dict[tuple[int, int], int]:
     return {key: max(both) for key, both in counts.items() if max(both)}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(sent(), max_size=40), st.randoms(use_true_random=False))
 def test_every_message_has_one_effect_whatever_order_restarts_and_losses(
     messages: list[Sent], chance: random.Random
