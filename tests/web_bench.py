@@ -36,18 +36,18 @@ PASSWORD = "correct-horse-battery"
 TOKEN = "bench-token-0123456789-0123456789-0123456789"
 
 
-def settings(me: str = "m1") -> Settings:
-    """Return a pair of two members."""
+def settings(me: str = "m1", *, network: str = "10.91.1") -> Settings:
+    """Return a pair of two members whose service addresses are in `network`."""
 
     def member(name: str, last: int) -> MemberSettings:
         fence = FenceDevice(driver="ipmi", address=f"10.92.1.{last}", user="futago", password_file="/dev/null")
         return MemberSettings(
-            name=name, service=f"10.91.1.{last}", heartbeat=f"10.93.1.{last}", interface="eth0", fence=fence
+            name=name, service=f"{network}.{last}", heartbeat=f"10.93.1.{last}", interface="eth0", fence=fence
         )
 
     return Settings(
         me=me,
-        pair=PairSettings(name="lab", id="0123456789abcdef", floating_ip="10.91.1.100/24"),
+        pair=PairSettings(name="lab", id="0123456789abcdef", floating_ip=f"{network}.100/24"),
         members=[member("m1", 11), member("m2", 12)],
     )
 
@@ -200,10 +200,13 @@ async def _admin(conn: Connection) -> None:
 
 
 @asynccontextmanager
-async def bench(conninfo: str, folder: Path, *, me: str = "m1", loops: bool = True) -> AsyncIterator[Bench]:
+async def bench(
+    conninfo: str, folder: Path, *, me: str = "m1", loops: bool = True, network: str = "10.91.1"
+) -> AsyncIterator[Bench]:
     """Run everything but the listening socket; the administrator and a token exist.
 
     Args:
+        network: where the members say they are; a client that follows these addresses must find loopback.
         loops: False leaves the loops to `futago.web.app.serve`, which runs them too.
     """
     log = Log(program="web", member=me)
@@ -217,7 +220,9 @@ async def bench(conninfo: str, folder: Path, *, me: str = "m1", loops: bool = Tr
     async with controller.running():
         watch = RoleWatch(controller.path, log=log)
         link = ControllerLink(controller.path, log=log)
-        rooms = make_rooms(settings=settings(me), watch=watch, controller=link, open_store=open_store, log=log)
+        rooms = make_rooms(
+            settings=settings(me, network=network), watch=watch, controller=link, open_store=open_store, log=log
+        )
         beside = (watch.run, rooms.serving.run, rooms.pulse.run, rooms.operations.run, link.beat)
         tasks = [asyncio.create_task(run()) for run in beside if loops]
         try:

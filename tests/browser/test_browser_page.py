@@ -12,11 +12,11 @@ from pathlib import Path
 
 import content
 import pytest
-import twins
 from playwright.async_api import Browser, Page, async_playwright, expect
-from twins import Twins
 
+import web_twins
 from web_bench import PASSWORD, SERVING, role, status
+from web_twins import Twins
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed")
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not i
 
 @pytest.fixture
 async def pair(database: str, tmp_path: Path) -> AsyncIterator[Twins]:
-    async with twins.running(database, tmp_path) as running:
+    async with web_twins.running(database, tmp_path) as running:
         await content.fill(running.m1.store)
         yield running
 

@@ -50,7 +50,7 @@ VERBS = {
     "explain": Verb("futago.cli.pair", "explain", "Explain a rule or fault by its id."),
     "apply": Verb("futago.cli.apply", "apply", "Load definitions from YAML files, all or nothing."),
     "job": Verb("futago.cli.job", "job_app", "Start job nets and look at their runs."),
-    "event": Verb("futago.cli.job", "event_app", "Show and post events."),
+    "event": Verb("futago.cli.event", "event_app", "Show and post events."),
     "lab": Verb("futago.cli.lab", "app", "Run a whole pair on this machine: hosts, networks, power, faults."),
     "simulate": Verb("futago.cli.simulate", "simulate", "Run the pair in a simulated world with seeded faults."),
     "run": Verb("futago.cli.run", "start", "Start one of the programs, as its systemd unit does."),

@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Shape(BaseModel):
@@ -117,6 +117,10 @@ class SwitchStep(Told):
     ms: float
 
 
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
 class SwitchStatus(Told):
     """The newest change of who serves, or of paired and solo."""
 
@@ -126,7 +130,7 @@ class SwitchStatus(Told):
     epoch: int
     from_member: str | None = Field(default=None, alias="from")
     to: str | None = None
-    utc: datetime | None = None
+    utc: Annotated[datetime | None, BeforeValidator(_none_if_empty)] = None
     steps: list[SwitchStep] = []
 
 
@@ -144,7 +148,7 @@ class PairStatus(Told):
     empty if none is needed."""
 
     pair: str
-    state: PairState
+    state: Annotated[str, Field(description=f"One of {', '.join(PairState)}.")]
     protected: bool
     primary: str | None = None
     epoch: int = 0

@@ -95,7 +95,7 @@ class PairView:
             return "headline.down"
         if self.status.protected:
             return "headline.protected"
-        return "headline.solo" if self.status.state is PairState.SOLO else "headline.exposed"
+        return "headline.solo" if self.status.state == PairState.SOLO else "headline.exposed"
 
     @property
     def cards(self) -> list[Card]:
@@ -110,11 +110,11 @@ class PairView:
 
     @property
     def can_switch_over(self) -> bool:
-        return self.status.state is PairState.PAIRED and self.target is not None
+        return self.status.state == PairState.PAIRED and self.target is not None
 
     @property
     def can_recover(self) -> bool:
-        return self.status.state is not PairState.PAIRED and len(self.status.members) == 2
+        return self.status.state != PairState.PAIRED and len(self.status.members) == 2
 
     @property
     def bars(self) -> list[Bar]:

@@ -28,6 +28,7 @@ class Address:
     _pipes: set[asyncio.Task[None]] = field(default_factory=set)
     _silent: list[asyncio.StreamWriter] = field(default_factory=list)
     _is_cut: bool = False
+    _is_hungry: bool = False
 
     async def serve(self) -> asyncio.Server:
         """Listen on a free port of loopback."""
@@ -48,19 +49,27 @@ class Address:
             writer.transport.abort()
         self._silent.clear()
 
+    def swallow_next_answer(self) -> None:
+        """Let the next request through, and end its connection when the answer comes."""
+        self._is_hungry = True
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._silent.append(writer)
         if self._is_cut:
             return
         there, back = await asyncio.open_connection("127.0.0.1", self.target)
-        for source, sink in ((reader, back), (there, writer)):
-            pipe = asyncio.create_task(self._pump(source, sink))
+        for source, sink, is_answer in ((reader, back, False), (there, writer, True)):
+            pipe = asyncio.create_task(self._pump(source, sink, is_answer=is_answer))
             self._pipes.add(pipe)
             pipe.add_done_callback(self._pipes.discard)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, is_answer: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
+                if is_answer and self._is_hungry:
+                    self._is_hungry = False
+                    sink.transport.abort()
+                    return
                 sink.write(data)
                 await sink.drain()
         if not self._is_cut:
@@ -88,19 +97,22 @@ def certificate(folder: Path) -> Tls:
     holder = authority.Holder(kind="member", name="m1", pair_id="bench", names=("127.0.0.1",))
     cert = authority.sign_request(authority.make_request(key), holder, ca_cert=ca_cert, ca_key=ca_key)
     tls = Tls(cert=folder / "own.crt", key=folder / "own.key")
-    tls.cert.write_bytes(cert + ca_cert)
+    (folder / "ca.crt").write_bytes(ca_cert)
+    tls.cert.write_bytes(cert)
     tls.key.write_bytes(key)
     return tls
 
 
 @asynccontextmanager
-async def running(conninfo: str, folder: Path) -> AsyncIterator[Twins]:
+async def running(conninfo: str, folder: Path, *, network: str = "10.91.1") -> AsyncIterator[Twins]:
     """Both members' web programs; m1 serves, the address leads to it."""
     tls = certificate(folder)
     async with AsyncExitStack() as stack:
         benches, ports = {}, {}
         for name in ("m1", "m2"):
-            one = await stack.enter_async_context(web_bench.bench(conninfo, folder, me=name, loops=False))
+            one = await stack.enter_async_context(
+                web_bench.bench(conninfo, folder, me=name, loops=False, network=network)
+            )
             benches[name] = one
             ports[name] = await stack.enter_async_context(_listening(one, tls))
         benches["m2"].controller.become(web_bench.role("standby", primary="m1"))

@@ -1,0 +1,64 @@
+"""`futago apply -f FILE...`: load definitions, all or nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from futago.cli.remote import AsJson, Ca, Remote, Servers, TokenFile, way
+from futago.runtime.faults import OperatorFault
+from futago.web.model import Applied, DefinitionFile, DefinitionFiles
+
+APPLY_S = 75.0  # the server gives itself 60
+SUFFIXES = {".yaml", ".yml"}
+
+
+def apply(
+    *,
+    files: Annotated[
+        list[Path], typer.Option("--file", "-f", help="A YAML file, a folder of them, or - (may be repeated).")
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and show what would change; change nothing.")
+    ] = False,
+    servers: Servers = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load definitions from YAML files: all of them, or none. The same files again change nothing."""
+    body = DefinitionFiles(files=[part for file in files for part in _read(file)])
+    remote = Remote(way(servers, token_file, ca))
+    path = "/apply?dry_run=true" if dry_run else "/apply"
+    applied = remote.post(path, Applied, body, is_keyed=True, answer_s=APPLY_S)  # the second time changes nothing
+    print(applied.model_dump_json() if as_json else "\n".join(_lines(applied)))
+
+
+def _read(path: Path) -> list[DefinitionFile]:
+    if str(path) == "-":
+        return [DefinitionFile(name="<stdin>", text=sys.stdin.read())]
+    if path.is_dir():
+        inside = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+        if not inside:
+            raise OperatorFault(f"{path} holds no .yaml file.", hint="Name another folder.", code="apply.file")
+        return [part for p in inside for part in _read(p)]
+    try:
+        return [DefinitionFile(name=str(path), text=path.read_text(encoding="utf-8"))]
+    except (OSError, UnicodeDecodeError) as e:
+        raise OperatorFault(
+            f"{path} cannot be read: {e}.",
+            hint="Name a text file in UTF-8. Nothing has been changed.",
+            code="apply.file",
+        ) from e
+
+
+def _lines(applied: Applied) -> list[str]:
+    moved = [f"{c.change:9} {c.kind} {c.name}" for c in applied.changes if c.change != "unchanged"]
+    rest = len(applied.changes) - len(moved)
+    end = f"{len(moved)} changed, {rest} as before" + (
+        " (dry run: nothing has been changed)" if applied.dry_run else ""
+    )
+    return [*moved, end]

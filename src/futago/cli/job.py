@@ -1,0 +1,130 @@
+"""`futago job`: start job nets, wait for them, look at their runs."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from futago.cli.remote import AsJson, Ca, Remote, Servers, TokenFile, way
+from futago.cli.tables import instant, table, took
+from futago.web.model import JobNets, SessionDetail, Sessions, Started
+
+job_app = typer.Typer(no_args_is_help=True, help="Start job nets and look at their runs.")
+
+LOOK_S = 1.0
+OPEN_STATES = {"starting", "running"}
+EXIT_OF_STATE = {"normal": 0, "warning": 0, "unknown": 3}  # anything else: 1
+
+
+@job_app.command()
+def nets(servers: Servers = None, token_file: TokenFile = None, ca: Ca = None, as_json: AsJson = False) -> None:
+    """List the job nets."""
+    found = Remote(way(servers, token_file, ca)).get("/job-nets", JobNets)
+    if as_json:
+        print(found.model_dump_json())
+        return
+    rows = [[n.net_name, len(n.spec.get("jobs", [])), n.last_session_id, n.last_state] for n in found.job_nets]
+    table(["net", "jobs", "last run", "state"], rows)
+
+
+@job_app.command()
+def run(
+    net: Annotated[str, typer.Argument(help="The job net.")],
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end; exit 0 only if it is normal.")] = False,
+    deadline: Annotated[float, typer.Option(help="With --wait: give up waiting after so many seconds.")] = 86400,
+    servers: Servers = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start a job net. A repetition inside (a switch in between) never starts a second run."""
+    remote = Remote(way(servers, token_file, ca))
+    started = remote.post(f"/job-nets/{quote(net, safe='')}/runs", Started, is_keyed=True)
+    if not wait:
+        print(started.model_dump_json() if as_json else f"run {started.session_id} of {net} has begun")
+        return
+    raise typer.Exit(_show(_awaited(remote, started.session_id, deadline), as_json=as_json))
+
+
+def _awaited(remote: Remote, session_id: int, deadline_s: float) -> SessionDetail:
+    give_up_at = time.monotonic() + deadline_s
+    while True:
+        found = remote.get(f"/runs/{session_id}", SessionDetail)
+        if found.state not in OPEN_STATES or time.monotonic() > give_up_at:
+            return found
+        time.sleep(LOOK_S)
+
+
+@job_app.command("list")
+def list_runs(
+    *,
+    net: Annotated[str | None, typer.Option(help="Only runs of this net.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    servers: Servers = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: AsJson = False,
+) -> None:
+    """List runs of job nets, newest first."""
+    found = Remote(way(servers, token_file, ca)).get("/runs", Sessions, {"net": net, "limit": limit})
+    if as_json:
+        print(found.model_dump_json())
+        return
+    rows = [
+        [
+            r.session_id,
+            r.net_name,
+            r.state,
+            _counts(r.job_states),
+            instant(r.created_utc),
+            took(r.started_utc, r.ended_utc),
+        ]
+        for r in found.runs
+    ]
+    table(["run", "net", "state", "jobs", "asked", "took"], rows)
+
+
+@job_app.command()
+def show(
+    session_id: Annotated[int, typer.Argument(help="The run's number.")],
+    servers: Servers = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one run with its jobs."""
+    _show(Remote(way(servers, token_file, ca)).get(f"/runs/{session_id}", SessionDetail), as_json=as_json)
+
+
+def _show(found: SessionDetail, *, as_json: bool) -> int:
+    if as_json:
+        print(found.model_dump_json())
+    else:
+        print(f"run {found.session_id} of {found.net_name}: {found.state} ({found.trigger})")
+        rows = [
+            [
+                j.job_name,
+                j.state,
+                j.host_name,
+                j.exit_code,
+                instant(j.started_utc),
+                took(j.started_utc, j.ended_utc),
+                _last(j.output),
+            ]
+            for j in found.jobs
+        ]
+        table(["job", "state", "host", "exit", "started", "took", "output"], rows)
+    return EXIT_OF_STATE.get(found.state, 1)
+
+
+def _counts(states: dict[str, int]) -> str:
+    return " ".join(f"{count} {state}" for state, count in states.items())
+
+
+def _last(output: str | None) -> str:
+    lines = (output or "").strip().splitlines()
+    return lines[-1][:60] if lines else ""
