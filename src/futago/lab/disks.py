@@ -61,6 +61,10 @@ class Disks:
         (etc / "machine-id").write_text(
             hashlib.sha256(f"{lab}/{node.name}".encode()).hexdigest()[:32] + "\n", encoding="ascii"
         )
+        units = etc / "systemd/system"
+        units.mkdir(parents=True, exist_ok=True)
+        for needless in ("systemd-ask-password-console.path", "systemd-ask-password-wall.path"):
+            (units / needless).symlink_to("/dev/null")  # nobody types here; each would hold an inotify instance
         self.unmount()
 
     def mount(self) -> None:

@@ -185,7 +185,7 @@ class LabHost:
         """Wait until its systemd has started everything; return its word for it (running or degraded)."""
         end = time.monotonic() + deadline_s
         while True:
-            done = self.run(["systemctl", "is-system-running", "--wait"], check=False, deadline_s=deadline_s)
+            done = self.run(["timeout", "10", "systemctl", "is-system-running", "--wait"], check=False, deadline_s=30)
             word = done.stdout.strip()
             if word in ("running", "degraded"):
                 return word

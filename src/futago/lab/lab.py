@@ -70,6 +70,7 @@ class Lab:
                 self._remove(say=say)
             prerequisites.ensure(say=say)
             prerequisites.check_kernel()
+            prerequisites.ensure_limits(say=say)
             golden_root = golden.ensure(say=say)
             layer = product.ensure(golden_root, say=say)
             try:

@@ -65,6 +65,26 @@ def ensure(*, say: Say) -> None:
             ) from e
 
 
+INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_INSTANCES_MIN = 1024  # a host's systemd, dbus and units take about six; all labs and the machine share them
+
+
+def ensure_limits(*, say: Say) -> None:
+    """Raise the one limit of the machine that systemd in every host runs into, until its next boot.
+
+    Kernels allow root 128 inotify instances in all; with three labs the last one's units would fail in odd ways.
+    """
+    allowed = int(INOTIFY_INSTANCES.read_text(encoding="ascii"))
+    if allowed >= INOTIFY_INSTANCES_MIN:
+        return
+    try:
+        INOTIFY_INSTANCES.write_text(str(INOTIFY_INSTANCES_MIN), encoding="ascii")
+    except OSError as e:
+        say(f"  !! fs.inotify.max_user_instances stays {allowed} ({e}): no more than two labs will run at once")
+        return
+    say(f"  ok fs.inotify.max_user_instances raised from {allowed} to {INOTIFY_INSTANCES_MIN} until the next boot")
+
+
 def check_kernel() -> None:
     """Refuse where the kernel lacks what a lab is made of."""
     filesystems = Path("/proc/filesystems").read_text(encoding="ascii")
