@@ -210,21 +210,29 @@ class Controller:
         self._watchdog.close()
         return 0
 
-    def _start_exchange(self, group: asyncio.TaskGroup) -> None:
-        """Begin heartbeats with the peer and the conversation with the jury, as the settings now say."""
-        for name in ("heartbeat", "jury"):
-            task = self._parts.pop(name, None)
-            if task is not None:
-                task.cancel()
+    def _start_exchange(self, group: asyncio.TaskGroup, before: Settings | None = None) -> None:
+        """Begin heartbeats with the peer and the conversation with the jury; what has not changed is left alone, since
+        a contact that is begun anew counts as lost for a moment.
+        """
         s = self.settings
-        if s.peer is not None:
-            self.endpoint = self._make_endpoint(s)
-            self._parts["heartbeat"] = group.create_task(self.endpoint.run())
-        self.jury = None
-        if s.jurors:
-            self.jury = jury_room.jury_of(s, context=self.context, log=self.log)
-            self._parts["jury"] = group.create_task(self.jury.run())
-        self.board.put_register(is_configured=self.jury is not None)
+        if before is None or (before.members, before.pair) != (s.members, s.pair):
+            self._end_part("heartbeat")
+            self.endpoint = None
+            if s.peer is not None:
+                self.endpoint = self._make_endpoint(s)
+                self._parts["heartbeat"] = group.create_task(self.endpoint.run())
+        if before is None or (before.jurors, before.roster) != (s.jurors, s.roster):
+            self._end_part("jury")
+            self.jury = None
+            if s.jurors:
+                self.jury = jury_room.jury_of(s, context=self.context, log=self.log)
+                self._parts["jury"] = group.create_task(self.jury.run())
+            self.board.put_register(is_configured=self.jury is not None)
+
+    def _end_part(self, name: str) -> None:
+        task = self._parts.pop(name, None)
+        if task is not None:
+            task.cancel()
 
     def _make_endpoint(self, s: Settings) -> HeartbeatEndpoint:
         assert s.peer is not None
@@ -404,13 +412,15 @@ class Controller:
             return
         if fresh == self.settings:
             return
+        before = self.settings
         self.settings = self.postgres.settings = self.postgres.gate.settings = fresh
         self.peer_line.settings = self.desk.settings = fresh
         self.fences.reload(fresh)
         self.board.put(cfg=fresh.config())
-        self._start_exchange(self._group)
+        self._start_exchange(self._group, before)
         self.log.event("settings.reloaded", jurors=[j.name for j in fresh.jurors], roster=fresh.roster)
-        await self._refresh_postgres()
+        if before.members != fresh.members:
+            await self._refresh_postgres()
 
     async def _refresh_postgres(self) -> None:
         """The other member's addresses and name stand in PostgreSQL's files."""
