@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 import pytest
 
 import web_twins
-from futago.cli import remote
 from futago.cli.event import follow
 from futago.cli.main import main
 from futago.cli.remote import Remote, Way
 from futago.runtime.faults import Unknown
+from futago.setup import paths
 from futago.web.model import Events, NewEvent, PostedEvent
 from web_bench import SERVING, TOKEN, role, until
 from web_twins import Twins
@@ -30,7 +30,7 @@ jobs:
   - {name: one, host: h1, command: "true"}
 """
 
-Run = Callable[..., Awaitable[int]]
+Run = Callable[..., Coroutine[None, None, int]]
 
 
 @pytest.fixture
@@ -168,6 +168,6 @@ async def test_a_stranger_is_not_trusted_however_long_one_asks(
 async def test_a_machine_that_is_no_member_is_told_what_to_give(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote.paths, "SETTINGS", tmp_path / "absent.toml")
+    monkeypatch.setattr(paths, "SETTINGS", tmp_path / "absent.toml")
     assert await asyncio.to_thread(main, ["event", "count"]) == 2
     assert "--server" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import httpx
 
 from futago.access import store as rows
@@ -140,7 +142,7 @@ async def test_a_body_that_is_too_long_is_refused_before_it_is_read(api: httpx.A
     answer = await api.post("/api/v1/events", json={"message": "x" * 200_000})
     assert (answer.status_code, answer.json()["code"]) == (413, "request.too-long")
 
-    async def drip() -> object:
+    async def drip() -> AsyncIterator[bytes]:
         for _ in range(20):
             yield b"x" * 10_000
 
