@@ -61,7 +61,7 @@ from futago.register import jury as jury_room
 from futago.register.jury import Jury
 from futago.runtime import process, service
 from futago.runtime.clock import MS, S, boot_id, now_at
-from futago.runtime.faults import OperatorFault, WorldFault
+from futago.runtime.faults import Corrupt, OperatorFault, WorldFault
 from futago.runtime.log import Log
 from futago.runtime.loop import DecisionLoop
 from futago.runtime.worker import Worker
@@ -208,6 +208,7 @@ class Controller:
         await self.executor.close()
         self.address.close()
         self._watchdog.close()
+        self._feed()  # a successor has its full second
         return 0
 
     def _start_exchange(self, group: asyncio.TaskGroup, before: Settings | None = None) -> None:
@@ -516,3 +517,23 @@ def _load_switch() -> status_room.Switch | None:
         return msgspec.json.decode(LAST_SWITCH.read_bytes(), type=status_room.Switch)
     except (OSError, msgspec.MsgspecError):
         return None
+
+
+def serve(log: Log) -> int:
+    """Run the controller until it is told to stop; return its exit code."""
+    try:
+        settings = settings_room.load()
+    except OperatorFault as e:
+        log.error("controller.settings", error=str(e))
+        return 2
+    bound = log.bind(member=settings.me)
+
+    async def run(stop: asyncio.Event) -> int:
+        try:
+            controller = Controller(settings, log=bound)
+        except Corrupt as e:
+            bound.error("controller.slots", error=str(e))
+            return 2
+        return await controller.run(stop)
+
+    return service.run(run)
