@@ -85,7 +85,7 @@ def run(rate: int, seconds: float, tmp: Path, conninfo: str) -> None:
     asyncio.run(add_monitor(conninfo, "numbered", "syslog", numbered))
     program = subprocess.Popen([sys.executable, __file__, "--consume", conninfo, str(one.root)])
     try:
-        time.sleep(2)
+        begun(conninfo)
         steady(rate, seconds, one, two, program, conninfo)
         backlog(rate, one, two, program, conninfo)
     finally:
@@ -115,6 +115,13 @@ def steady(
         say(
             "intake.kernel_drops", status["counters"]["kernel_drops"], worst_sync_ms=status["counters"]["worst_sync_ms"]
         )
+
+
+def begun(conninfo: str) -> None:
+    """Wait until the engine follows both journals."""
+    with psycopg.connect(conninfo, autocommit=True) as conn:
+        while conn.execute("SELECT count(*) FROM intake_position").fetchone() != (2,):
+            time.sleep(0.1)
 
 
 def complete(sent: int, conninfo: str) -> None:

@@ -12,6 +12,7 @@ from futago.intake.wire import Records
 from futago.intake.writer import Batch, JournalWriter
 from futago.runtime.faults import RemoteProtocolFault
 
+INTERVAL_S = 0.01  # between syncs of the copy
 ROOM_BYTES = 16 << 20  # more than that waits for the disk: do not take more from the network
 
 
@@ -29,7 +30,7 @@ class JournalCopy:
         self._flow = asyncio.Event()
         self._handed = dict(last)
         self.last = dict(last)  # incarnation -> last durable sequence
-        self.writer = JournalWriter(root, on_synced=self._tell)
+        self.writer = JournalWriter(root, on_synced=self._tell, interval_s=INTERVAL_S)
 
     @classmethod
     def open(cls, root: Path) -> JournalCopy:

@@ -42,6 +42,8 @@ from futago.runtime.log import Log
 
 WINDOW_BYTES = 8 << 20
 READ_BYTES = 512 << 10
+SMALL_BYTES = 64 << 10
+GATHER_S = 0.01  # after a small block, gather for so long: half the frames, half the other's syncs
 CONNECT_S_MAX = 2.0
 RETRY_S = 0.3
 ALL = 1 << 62  # a sequence above every other
@@ -227,6 +229,8 @@ class Upstream:
                     found = reader.read(bytes_max=READ_BYTES, through=through)
                     if found is not None:
                         await self._send(stream, found)
+                        if len(found.raw) < SMALL_BYTES:
+                            await asyncio.sleep(GATHER_S)
                         continue
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(1):
