@@ -85,9 +85,7 @@ def init(
             )
         )
         return
-    print(
-        f"\n{member} serves alone. On the second machine, with the words in capitals filled in, run:\n\n{lines.join}\n"
-    )
+    print(f"\n{lines.state} {lines.join_when}, run:\n\n{lines.join}\n")
     print(f"On every host that shall run jobs or be a juror, run:\n\n{lines.enroll}\n")
     print("Then seat three or five of the hosts as third vote: futago jury set HOST1 HOST2 HOST3")
     print("The lines hold secrets and are good for a day; `futago token` prints fresh ones.")

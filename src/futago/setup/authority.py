@@ -137,6 +137,16 @@ def is_match(certificate: bytes, key: bytes, *, ca_cert: bytes) -> bool:
     return is_ours and leaf.not_valid_after_utc - now_utc() > timedelta(days=30)
 
 
+def says_the_same(one: bytes, other: bytes) -> bool:
+    """Do two certificates name the same holder under the same addresses? False also if one cannot be read."""
+    try:
+        a, b = x509.load_pem_x509_certificate(one), x509.load_pem_x509_certificate(other)
+        names = [set(c.extensions.get_extension_for_class(x509.SubjectAlternativeName).value) for c in (a, b)]
+    except (ValueError, x509.ExtensionNotFound):
+        return False
+    return a.subject == b.subject and names[0] == names[1]
+
+
 def _builder(
     name: x509.Name, public: CertificatePublicKeyTypes, now: datetime, life: timedelta
 ) -> x509.CertificateBuilder:

@@ -122,7 +122,9 @@ def wait_until(
             if done(found):
                 return found
             now = _sentence(found)
-        except (Refused, OperatorFault) as e:
+        except Refused:
+            now = "waiting for the controller to answer"
+        except OperatorFault as e:
             now = str(e)
         if now != said:
             said = now

@@ -95,7 +95,7 @@ def put_down(answer: EnrollAnswer, key: bytes, name: str) -> AgentSettings:
     files.directory(paths.PKI, mode=0o755)
     files.write(paths.OWN_KEY, key, mode=0o600)
     files.write(paths.CA_CERT, answer.ca_cert, mode=0o644)
-    files.write(paths.OWN_CERT, answer.cert, mode=0o644)
+    install.adopt_certificate(answer.cert.encode(), key)
     return own
 
 

@@ -93,6 +93,14 @@ def own_certificate(wanted: Settings) -> None:
     files.write(paths.OWN_CERT, cert, mode=0o644)
 
 
+def adopt_certificate(fresh: bytes, key: bytes) -> None:
+    """Write the certificate that the pair has signed for us, unless one as good is there: programs use that already."""
+    old = paths.OWN_CERT.read_bytes() if paths.OWN_CERT.exists() else b""
+    is_good = authority.is_match(old, key, ca_cert=paths.CA_CERT.read_bytes()) and authority.says_the_same(old, fresh)
+    if not is_good:
+        files.write(paths.OWN_CERT, fresh, mode=0o644)
+
+
 def own_secrets() -> None:
     """Make the pair's keys and root's API token, unless they are there."""
     if not paths.HEARTBEAT_KEY.exists():

@@ -115,6 +115,7 @@ def look(options: Options, fence: FencePlan | None, first: First, *, is_repeat: 
     answer = first.answer
     floating = answer.pair.floating_ip
     found = [
+        lambda: check_name_free(options.place.name, answer),
         *checks.input_checks(options.place, floating),
         lambda: check_version(answer),
         lambda: check_clock(answer, first.clocks_apart),
@@ -122,6 +123,16 @@ def look(options: Options, fence: FencePlan | None, first: First, *, is_repeat: 
         *checks.machine_checks(options.place, floating, fence, is_repeat=is_repeat),
     ]
     checks.ask_all(found)
+
+
+def check_name_free(name: str, answer: HelloAnswer) -> None:
+    """The name is not that of the first member."""
+    if name == answer.member.name:
+        raise OperatorFault(
+            f"--member: {name} is the name of the first member.",
+            hint="Choose another for this machine.",
+            code="join.name",
+        )
 
 
 def check_version(answer: HelloAnswer) -> None:
@@ -192,7 +203,7 @@ def put_down(bundle: JoinAnswer, key: bytes) -> Settings:
     files.write(paths.OWN_KEY, key, mode=0o640, owner=files.SHARED)
     files.write(paths.CA_KEY, bundle.ca_key, mode=0o600)
     files.write(paths.CA_CERT, bundle.ca_cert, mode=0o644)
-    files.write(paths.OWN_CERT, bundle.cert, mode=0o644)
+    install.adopt_certificate(bundle.cert.encode(), key)
     files.write(paths.HEARTBEAT_KEY, bytes.fromhex(bundle.heartbeat_key), mode=0o640, owner=files.SHARED)
     files.write(paths.TOKEN_KEY, bytes.fromhex(bundle.token_key), mode=0o600)
     files.write(paths.ADMIN_TOKEN, bundle.admin_token, mode=0o600)

@@ -16,8 +16,13 @@ from futago.setup.token import Purpose
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """One line for the second member, one for every host; and the tokens in them."""
+    """One line for the second member, one for every host; and the tokens in them.
 
+    `state` and `join_when` are the sentences around the first.
+    """
+
+    state: str
+    join_when: str
     join: str
     enroll: str
     join_token: str
@@ -75,7 +80,14 @@ def enroll_line(word: str) -> str:
 def lines(own: Settings, *, life: timedelta = token.LIFE) -> Lines:
     """Return both lines with fresh tokens."""
     join, enroll = (fresh_token(own, purpose, life=life) for purpose in (Purpose.JOIN, Purpose.ENROLL))
-    return Lines(join_line(own, join), enroll_line(enroll), join, enroll)
+    if own.peer is None:
+        state, when = f"{own.me} serves alone.", "On the second machine, with the words in capitals filled in"
+    else:
+        state, when = (
+            f"The pair has two members, {own.me} and {own.peer.name}.",
+            f"To put {own.peer.name} in place again",
+        )
+    return Lines(state, when, join_line(own, join), enroll_line(enroll), join, enroll)
 
 
 def _second_name(first: str) -> str:

@@ -367,3 +367,27 @@ def test_the_authoritys_answer_gives_its_certificate_and_nothing_else(door: Door
     assert isinstance(answer, CaAnswer)
     assert answer.ca_cert == paths.CA_CERT.read_text()
     assert b"PRIVATE" not in msgspec.json.encode(answer)
+
+
+def test_a_good_certificate_is_kept_and_one_for_another_address_is_replaced(door: Door) -> None:
+    from futago.setup import install
+
+    key, kept = paths.OWN_KEY.read_bytes(), paths.OWN_CERT.read_bytes()
+    install.adopt_certificate(signed(door.own, key, "192.0.2.11"), key)
+    again = paths.OWN_CERT.read_bytes()
+    assert again != kept  # the first member's has more addresses
+    install.adopt_certificate(signed(door.own, key, "192.0.2.11"), key)
+    assert paths.OWN_CERT.read_bytes() == again
+    moved = signed(door.own, key, "192.0.2.99")
+    install.adopt_certificate(moved, key)
+    assert paths.OWN_CERT.read_bytes() == moved
+    other = authority.make_key()
+    renewed = signed(door.own, other, "192.0.2.99")
+    install.adopt_certificate(renewed, other)
+    assert paths.OWN_CERT.read_bytes() == renewed
+
+
+def signed(own: Settings, key: bytes, address: str) -> bytes:
+    ca, ca_key = paths.CA_CERT.read_bytes(), paths.CA_KEY.read_bytes()
+    holder = authority.Holder("member", "m1", own.pair.id, (address,))
+    return authority.sign_request(authority.make_request(key), holder, ca_cert=ca, ca_key=ca_key)
