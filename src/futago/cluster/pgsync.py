@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 
 from futago.cluster import pgconf, pgwire
 from futago.cluster.model import Epoch, PgState
+from futago.cluster.pgwire import ServerError
 from futago.cluster.postgres import Postgres
 from futago.runtime.faults import Refused, Unknown, WorldFault
 
@@ -23,6 +24,7 @@ COMMIT_S_MAX = 1.0
 HANG_S = 0.1  # how long the probe must be seen to wait
 BARRIER_S_MAX = 5.0
 POLL_S = 0.01
+ALREADY_THERE = "42710"  # duplicate_object
 CANCELED = "canceling wait for synchronous replication"
 
 _SLOT_SQL = (
@@ -155,7 +157,11 @@ class PgSync:
             return
         name = pgwire.literal(pgconf.slot_name(peer.name))
         for sql in _SLOT_SQL:
-            await self._postgres.ask(sql.format(name=name))
+            try:
+                await self._postgres.ask(sql.format(name=name))
+            except ServerError as e:
+                if e.sqlstate != ALREADY_THERE:  # somebody else of ours made it at the same moment
+                    raise
 
     async def drop_slots(self) -> None:
         """On a standby: a slot left over from its time as primary would fill its disk. Raises Refused or Unknown."""

@@ -114,9 +114,13 @@ class PgWatch:
     def _note(self, row: pgwire.Row) -> None:
         is_standby, flush, replay, timeline, receiver, sender, peer_flush = row
         state = PgState.STANDBY if is_standby == "t" else PgState.PRIMARY
+        if state is not self._board.pg.state:
+            if self._postgres.is_promoting:
+                return  # `promote` says so itself, with everything that belongs to it
+            self._log.error("postgres.changed-by-others", state=state.value)
+            self._board.put_pg(state=state, enforced=None)
         confirmed = Lsn(pgwire.lsn(peer_flush))
         self._board.put_pg(
-            state=state,
             flush=Lsn(pgwire.lsn(flush)),
             replay=Lsn(pgwire.lsn(replay)),
             timeline=int(timeline or 0),

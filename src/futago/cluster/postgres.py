@@ -64,6 +64,7 @@ class Postgres:
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_poke: Callable[[], None] = lambda: None
         self.keys = _KEYS  # source, name, mode: copies that PostgreSQL may read
+        self.is_promoting = False
         self.last_words = ""  # why the last start failed, for people
 
     # --- finding it -------------------------------------------------------------------------------------------------
@@ -255,6 +256,13 @@ class Postgres:
 
     async def promote(self) -> None:
         """Make our standby a primary; return when it takes writes. Raises Refused or Unknown."""
+        self.is_promoting = True
+        try:
+            await self._promote()
+        finally:
+            self.is_promoting = False
+
+    async def _promote(self) -> None:
         await self.write_conf(enforced=False)
         connection = await self.session("futago-promote")
         try:

@@ -56,6 +56,7 @@ class SwitchLog:
     _view: View | None = None
     _base: int = 0
     _detected_at: int = 0
+    _offered_at: int = 0
     _reached: set[str] = field(default_factory=set)
 
     def note(self, facts: Facts, decision: Decision, now: int) -> None:
@@ -64,6 +65,9 @@ class SwitchLog:
         if decision.rule.partition(".")[0] in ("T1", "T2", "T7p", "T7s") and not self._detected_at:
             self._detected_at = now
             self._base = facts.peer.heard_at or now
+        hb = facts.peer.heartbeat
+        if hb is not None and hb.wants is not None and hb.wants.kind == "handover" and facts.peer.wants_since:
+            self._offered_at = facts.peer.wants_since
         if view is not None and view != self._view:
             self._begin(self._view, view, facts, now)
             self._view, self._detected_at = view, 0
@@ -80,7 +84,8 @@ class SwitchLog:
             kind = "failover"
         else:
             kind = "switchover"
-            self._base = facts.peer.wants_since or facts.wants_since or facts.op.since or now
+            offered = self._offered_at if now - self._offered_at < STEPS_WITHIN else 0
+            self._base = offered or facts.wants_since or facts.op.since or now
         if not self._detected_at and kind == "solo":
             self._base = facts.wants_since or now
         self._reached = set()
