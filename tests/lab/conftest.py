@@ -46,7 +46,7 @@ def pair(lab: Lab) -> Lab:
     """The lab with a protected pair in it."""
     from futago.lab.pair import form_pair
 
-    form_pair(lab, say=say)
+    form_pair(lab, recovery="manual", say=say)  # `futago recover` is what is tested
     return lab
 
 

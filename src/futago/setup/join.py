@@ -7,6 +7,7 @@ the two share. From then on our controller climbs the recovery ladder by itself,
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -65,8 +66,17 @@ def run(options: Options, *, say: Say) -> control.Status:
     say("all checks passed; asking to be taken in")
     own = take_seat(options, fence, first, ticket)
     start(own, say=say)
+    if own.pair.recovery == "manual":
+        ask_for_recovery(options.wait_s, say=say)
     status = control.wait_until(lambda s: s.state == "paired", what="Paired", deadline_s=options.wait_s, on_change=say)
     return status
+
+
+def ask_for_recovery(wait_s: float, *, say: Say) -> None:
+    """Have the pair bring this member in: where recovery is left to an operator, whoever runs `join` is that operator."""
+    control.wait_until(lambda s: s.primary is not None, what="The first member", deadline_s=wait_s, on_change=say)
+    with contextlib.suppress(Refused):  # whatever becomes of the conversation, the status is waited for
+        control.ask("recover", deadline_s=wait_s, on_progress=say)
 
 
 def _is_repeat(ticket: Token, place: Place) -> bool:
