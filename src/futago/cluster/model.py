@@ -77,7 +77,9 @@ class Pg:
     # as primary: own insert/flush position; as standby: received and flushed; stopped: from the control file, else 0
     flush: Lsn = Lsn(0)
     replay: Lsn = Lsn(0)
-    start_lsn: Lsn = Lsn(0)  # as primary: WAL position when it began to accept writes after this start or promotion
+    # as primary: WAL position when it began to accept writes after this start or promotion, or, if that was later, when
+    # the gate was closed last: ending a session that waits for the peer makes its commit visible without the peer
+    start_lsn: Lsn = Lsn(0)
     is_streaming: bool = False  # as standby: the WAL receiver streams from the peer on our timeline
     peer_is_streaming: bool = False  # as primary: the peer's walsender is in state streaming
     peer_flush: Lsn = Lsn(0)  # as primary: what the peer reported as flushed
