@@ -159,6 +159,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "link.down": ("down", "断"),
     "replication": ("Replication", "レプリケーション"),
     "replication.sync": ("synchronous", "同期"),
+    "replication.follows": ("follows, not yet counted", "追従中(同期前)"),
     "replication.off": ("off", "停止"),
     "journals": ("Journals", "受信ジャーナル"),
     "journals.complete": ("complete on both", "両系に揃っています"),

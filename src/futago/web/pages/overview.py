@@ -100,7 +100,16 @@ class PairView:
     @property
     def cards(self) -> list[Card]:
         fences = {fence.member: fence for fence in self.status.fences}
-        return [Card(m, fences.get(m.name), m.name == self.status.primary) for m in self.status.members]
+        members = sorted(self.status.members, key=lambda m: m.name)  # each stays at its side through a switch
+        return [Card(m, fences.get(m.name), m.name == self.status.primary) for m in members]
+
+    @property
+    def replication(self) -> str:
+        """Return the key's last word of what the standby's database does."""
+        if self.status.state == PairState.PAIRED:
+            return "sync"
+        follows = any(m.reachable and m.pg == "standby" and m.name != self.status.primary for m in self.status.members)
+        return "follows" if follows else "off"
 
     @property
     def target(self) -> str | None:
