@@ -37,6 +37,8 @@ from futago.link.orders import (
     Welcome,
 )
 from futago.runtime import service
+from futago.runtime.apart import apart
+from futago.runtime.cancel import heed_cancellation
 from futago.runtime.faults import RemoteProtocolFault, WorldFault
 from futago.runtime.log import Log
 from futago.setup import paths
@@ -198,6 +200,8 @@ class Session:
                     self._to_deliver[run_id] = None
                 case Phase.TAKING | Phase.HELD:
                     held.append(run_id)
+        if ask.all_ended:
+            self._to_deliver.update(dict.fromkeys(self._keeper.ended_ids))
         self._stream.post(RunsReport(held=held, absent=absent))
         self._news.set()
 
@@ -246,6 +250,7 @@ class MemberLink:
         while True:
             before = self.counters.connected
             why = await self._once()
+            heed_cancellation()
             if self.counters.connected > before:
                 pause_s = RECONNECT_S_MIN
                 self._log.warning("member.lost", why=why)
@@ -265,7 +270,7 @@ class MemberLink:
             self._session = Session(
                 stream, me=self._me, keeper=self._keeper, fence=self._fence, counters=self.counters, log=self._log
             )
-            await self._session.run()
+            await apart(self._session.run())
         except RemoteProtocolFault as e:
             self.counters.strangers += 1
             self._log.error("member.strange", error=str(e))

@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from futago.intake.consumed import Consumed
 from futago.intake.copy import JournalCopy
@@ -37,6 +38,7 @@ from futago.intake.wire import (
 )
 from futago.link.frames import FrameStream
 from futago.link.tls import require
+from futago.runtime.apart import apart
 from futago.runtime.faults import ProtocolFault, RemoteProtocolFault
 from futago.runtime.log import Log
 
@@ -359,10 +361,10 @@ class Downstream:
             said = synced
 
 
-async def guarded(conversation: Callable[[], Awaitable[None]], ended: Callable[[str], None]) -> None:
+async def guarded(conversation: Callable[[], Coroutine[Any, Any, None]], ended: Callable[[str], None]) -> None:
     """Run a conversation until it ends, for whatever reason of the network or of the other side."""
     try:
-        await conversation()
+        await apart(conversation())
     except (OSError, EOFError, TimeoutError, ssl.SSLError, ProtocolFault) as e:
         ended(str(e) or type(e).__name__)
     except BaseExceptionGroup as group:
