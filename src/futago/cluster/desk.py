@@ -121,9 +121,13 @@ class ControllerDesk:
         view = self._board.read_durable().view
         if op == "switchover" and view is not None and view.primary != self.settings.me:
             return await self._relay("switchover", say)
-        if op == "recover":
-            await self._tell_peer("recover")
-        return await self._run(_KINDS[op], say)
+        if op != "recover":
+            return await self._run(_KINDS[op], say)
+        telling = asyncio.create_task(self._keep_telling_peer("recover"))
+        try:
+            return await self._run(_KINDS[op], say)
+        finally:
+            telling.cancel()
 
     async def _run(self, kind: OpKind, say: Say) -> Message:
         done = self._request(kind)
@@ -163,10 +167,12 @@ class ControllerDesk:
         except OperatorRefused as e:
             raise OperatorFault(str(e), hint=e.hint, code=f"pair.{op}") from e
 
-    async def _tell_peer(self, op: str) -> None:
-        """Have the other member work on it too; its silence is no reason not to begin here."""
-        with contextlib.suppress(WorldFault):
-            await self._peer.ask(op, deadline_s=PEER_OP_S_MAX, begin_only=True)
+    async def _keep_telling_peer(self, op: str) -> None:
+        """Have the other member work on it too, as soon as it can be told: it may have to be powered on and boot first."""
+        while True:
+            with contextlib.suppress(FutagoFault, OSError, EOFError, TimeoutError):
+                await self._peer.ask(op, deadline_s=PEER_OP_S_MAX, begin_only=True)
+            await asyncio.sleep(PROGRESS_S)
 
     # --- the other member -------------------------------------------------------------------------------------------
 
