@@ -16,7 +16,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from futago.cluster import pgconf, pgwire
+from futago.cluster import pgconf, pgwire, walend
 from futago.cluster.facts import Board
 from futago.cluster.gate import GateKeeper
 from futago.cluster.model import Epoch, Gate, Lsn, PgState
@@ -130,15 +130,26 @@ class Postgres:
             self.board.put_pg(has_standby_signal=has_signal)
 
     async def read_control(self) -> None:
-        """Learn from the control file of a stopped server how far its data surely goes."""
+        """Learn how far the data of a stopped server go. Until it is known, the position counts as unknown (0)."""
         if self.board.pg.state in RUNNING or self.board.pg.state is PgState.ABSENT:
             return
+        self.board.put_pg(flush=Lsn(0), replay=Lsn(0))
         try:
-            found = await self.control_data()
+            end = await self.wal_end(await self.control_data())
         except WorldFault as e:
-            self.log.warning("postgres.control-unknown", error=str(e))
+            self.log.warning("postgres.end-unknown", error=str(e))
             return
-        self.board.put_pg(flush=found.position, timeline=found.timeline)
+        if self.board.pg.state not in RUNNING:
+            self.board.put_pg(flush=end.at, timeline=end.timeline)
+
+    async def wal_end(self, control: ControlData) -> walend.End:
+        """Return where the log of the stopped server ends. Raises Refused or Unknown."""
+        wal = self.layout.data / "pg_wal"
+        try:
+            names = await self._volume.do(lambda: os.listdir(wal), deadline_s=DISK_S_MAX)
+        except OSError as e:
+            raise Refused(f"{wal}: {e}") from e
+        return await walend.find_end(self.layout.bin, self.layout.data, names=names, redo=control.redo)
 
     async def control_data(self) -> ControlData:
         """Read the control file with PostgreSQL's own tool. Raises Refused or Unknown."""
@@ -385,6 +396,11 @@ class ControlData:
         consistent."""
         ends = ("Latest checkpoint location", "Minimum recovery ending location")
         return Lsn(max(pgwire.lsn(self.words.get(x, "0/0")) for x in ends))
+
+    @property
+    def redo(self) -> Lsn:
+        """From where on recovery reads the log."""
+        return Lsn(pgwire.lsn(self.words.get("Latest checkpoint's REDO location", "0/0")))
 
     @property
     def system_id(self) -> str:

@@ -25,6 +25,7 @@ from futago.cluster.control import PeerLine
 from futago.cluster.model import At, PgState, Rejoin, RejoinStep
 from futago.cluster.pgsync import PgSync
 from futago.cluster.postgres import ControlData, Postgres
+from futago.cluster.walend import End
 from futago.runtime import process
 from futago.runtime.clock import S, now_at
 from futago.runtime.faults import FutagoFault, Refused, Unknown, WorldFault
@@ -71,20 +72,17 @@ def forks(history: str) -> list[Fork]:
     return found
 
 
-def may_follow(own: ControlData, source: Source) -> bool | None:
-    """Is what we have a beginning of what the source has? None: it cannot be told from outside.
+def may_follow(own: ControlData, end: End, source: Source) -> bool:
+    """Is what we have a beginning of what the source has?
 
-    A server that was not shut down may have written more than its control file says.
+    On the source's own timeline that is so if we only ever followed: two primaries never wrote on one timeline.
     """
     if own.system_id != source.system_id:
         return False
-    was_primary = own.state in ("in production", "in crash recovery", "shutting down")
-    if own.timeline == source.timeline:
-        return None if was_primary else True
-    fork = next((f for f in forks(source.history) if f.timeline == own.timeline), None)
-    if fork is None or own.position > fork.at:
-        return False
-    return own.state in ("shut down", "shut down in recovery") or (None if was_primary else True)
+    if end.timeline == source.timeline:
+        return own.state not in ("in production", "in crash recovery", "shutting down")
+    fork = next((f for f in forks(source.history) if f.timeline == end.timeline), None)
+    return fork is not None and end.at <= fork.at
 
 
 class Ladder:
@@ -145,11 +143,7 @@ class Ladder:
             await self._postgres.kill()
         rungs: list[tuple[str, Callable[[Source], Awaitable[None]]]] = []
         if self._board.pg.state is not PgState.ABSENT:
-            can_follow = may_follow(await self._control(), source)
-            if can_follow is not False:
-                rungs.append(("follow", self._nothing))
-            if not can_follow:
-                rungs.append(("rewind", self._rewind))
+            rungs += await self._rungs_with_data(source)
         rungs.append(("basebackup" if self._board.pg.state is not PgState.ABSENT else "empty", self._base_backup))
         for number, (rung, work) in enumerate(rungs):
             is_last = number == len(rungs) - 1
@@ -169,11 +163,17 @@ class Ladder:
     async def _nothing(self, _source: Source) -> None:
         self._say("follow", "the data here are a beginning of the primary's: following it")
 
-    async def _control(self) -> ControlData:
+    async def _rungs_with_data(self, source: Source) -> list[tuple[str, Callable[[Source], Awaitable[None]]]]:
         try:
-            return await self._postgres.control_data()
-        except WorldFault:
-            return ControlData("")  # unreadable: no rung but a copy will do
+            own = await self._postgres.control_data()
+            end = await self._postgres.wal_end(own)
+        except WorldFault as e:
+            self._say("prepare", f"the data here cannot be read ({e}): only a copy will do")
+            return []
+        if own.system_id != source.system_id:
+            return []
+        follow: Callable[[Source], Awaitable[None]] = self._nothing
+        return [("follow", follow)] if may_follow(own, end, source) else [("rewind", self._rewind)]
 
     async def _start(self, rung: str) -> None:
         self._say(rung, "starting as a standby")

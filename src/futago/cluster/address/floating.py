@@ -192,7 +192,7 @@ class FloatingAddress:
                 self._close_socket()
                 return
             other = claimant(frame, self._raw, own=own)
-            if other is not None:
+            if other is not None and self.is_held:
                 if not self.conflict():
                     self._log.warning("address.conflict", address=self.address, other=other.hex(":"))
                 self._conflict = (other, now_at())
