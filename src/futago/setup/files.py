@@ -57,6 +57,7 @@ def write(path: Path, content: bytes | str, *, mode: int, owner: Owner = ROOT) -
     if _holds(path, data, mode=mode, owner=owner):
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     fresh = path.with_name(f".{path.name}.new-{os.getpid()}")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -72,6 +73,14 @@ def write(path: Path, content: bytes | str, *, mode: int, owner: Owner = ROOT) -
         raise
     sync_directory(path.parent)
     return True
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers of this file left that were killed before they could rename it: it may hold a secret."""
+    for left in path.parent.glob(f".{path.name}.new-*"):
+        pid = left.name.rpartition("-")[2]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            left.unlink(missing_ok=True)
 
 
 def _holds(path: Path, data: bytes, *, mode: int, owner: Owner) -> bool:

@@ -73,7 +73,9 @@ def run(options: Options, *, say: Say) -> control.Status:
 
 
 def ask_for_recovery(wait_s: float, *, say: Say) -> None:
-    """Have the pair bring this member in: where recovery is left to an operator, whoever runs `join` is that operator."""
+    """Have the pair bring this member in: where recovery is left to an operator, whoever runs `join` is that
+    operator.
+    """
     control.wait_until(lambda s: s.primary is not None, what="The first member", deadline_s=wait_s, on_change=say)
     with contextlib.suppress(Refused):  # whatever becomes of the conversation, the status is waited for
         control.ask("recover", deadline_s=wait_s, on_progress=say)
