@@ -83,7 +83,7 @@ class Pg:
     is_streaming: bool = False  # as standby: the WAL receiver streams from the peer on our timeline
     peer_is_streaming: bool = False  # as primary: the peer's walsender is in state streaming
     peer_flush: Lsn = Lsn(0)  # as primary: what the peer reported as flushed
-    # as primary, enforced: since when the peer has not confirmed something we wrote
+    # as primary, enforced or with a streaming peer: since when the peer has not confirmed something we wrote
     unconfirmed_since: At | None = None
     enforced: bool | None = None  # do commits wait for the peer? None: unknown or in change
     barrier_epoch: Epoch = Epoch(0)  # VerifyBarrier passed while this SOLO epoch was durable (0: not since enforcing)

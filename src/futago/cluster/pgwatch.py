@@ -127,13 +127,14 @@ class PgWatch:
             is_streaming=receiver == "streaming",
             peer_is_streaming=sender == "streaming",
             peer_flush=confirmed,
-            unconfirmed_since=self._unconfirmed_since(confirmed),
+            unconfirmed_since=self._unconfirmed_since(confirmed, is_streaming=sender == "streaming"),
         )
 
-    def _unconfirmed_since(self, confirmed: Lsn) -> At | None:
+    def _unconfirmed_since(self, confirmed: Lsn, *, is_streaming: bool) -> At | None:
+        """Also while nothing waits: a peer that receives and confirms nothing (its disk is full) is not to be added."""
         while self._unconfirmed and self._unconfirmed[0][0] <= confirmed:
             self._unconfirmed.popleft()
-        if not self._unconfirmed or not self._board.pg.enforced:
+        if not self._unconfirmed or not (self._board.pg.enforced or is_streaming):
             return None
         since = self._unconfirmed[0][1]
         return At(since) if now_at() - since >= CONFIRM_GRACE else None
@@ -194,10 +195,7 @@ class PgWatch:
             wrote_at = now_at()
             await query(f"SET synchronous_commit = {level}; {pgwire.EMPTY_COMMIT}")
             written = Lsn(pgwire.lsn((await query("SELECT pg_current_wal_flush_lsn()")).one()[0]))
-            if self._board.pg.enforced:
-                self._unconfirmed.append((written, wrote_at))
-            else:
-                self._unconfirmed.clear()
+            self._unconfirmed.append((written, wrote_at))
             return PgState.PRIMARY
         finally:
             connection.close()

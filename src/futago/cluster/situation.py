@@ -369,6 +369,7 @@ class Situation:
             and self.is_equal
             and self.are_intents_clear
             and hb.pg is PgState.STANDBY
+            and hb.is_fit
             and hb.is_streaming
             and hb.timeline == pg.timeline
             and hb.is_able

@@ -502,6 +502,12 @@ def test_peer_on_another_timeline_or_with_old_memory_is_not_added() -> None:
     assert do(BACK, peer=heard(beat(SOLO, timeline=2))).rule == "S11.serve"
     assert do(BACK, peer=heard(beat(PAIRED))).rule == "S11.serve"
     assert do(BACK, peer=heard(beat(SOLO, journals_complete=False))).rule == "S11.serve"
+    assert do(BACK, peer=heard(beat(SOLO, is_fit=False))).rule == "S11.serve"
+
+
+def test_peer_that_receives_and_confirms_nothing_is_not_added() -> None:
+    silent_disk = replace(BACK.pg, unconfirmed_since=At(NOW - 3 * S))
+    assert do(BACK, pg=silent_disk).rule == "S11.serve"
 
 
 # --- rejoining -------------------------------------------------------------------------------------------------------
