@@ -285,6 +285,9 @@ class Executor:
             self._log.event("gate.open")
             return
         h.board.put(gate=Gate.UNKNOWN if h.postgres.death.pid else Gate.CLOSED)
+        if h.board.pg.state is PgState.HUNG:  # it would not answer: do not wait for it
+            await self._shut_by_death()
+            return
         try:
             await h.postgres.gate.close()
         except WorldFault as e:
@@ -292,6 +295,17 @@ class Executor:
             await h.postgres.kill()  # its death closes it surely, and every start begins behind a closed gate
         h.board.put(gate=Gate.CLOSED)
         self._log.event("gate.closed")
+
+    async def _shut_by_death(self) -> None:
+        """A server that hangs lets nobody in and shows nobody out; the file is for the next start, which writes it
+        too."""
+        h = self._h
+        try:
+            await h.postgres.gate.write(gate_open=False)
+        finally:
+            await h.postgres.kill()
+            h.board.put(gate=Gate.CLOSED)
+            self._log.event("gate.closed", by="kill")
 
     def _tidy_slots(self) -> None:
         state = self._h.board.pg.state

@@ -328,7 +328,7 @@ class Postgres:
         if not await self.has_data():
             self.board.put_pg(state=PgState.ABSENT)
         await self.look_for_signal()
-        await self.read_control()
+        self._spawn(self.read_control())  # it may take seconds, and nobody waits for it
 
     def _died(self, pid: int) -> None:
         self._ended.set()

@@ -80,7 +80,9 @@ class SwitchLog:
         me = facts.cfg.me
         if before.primary == after.primary:
             kind = "solo"
-        elif facts.won_at is not None or self._detected_at:
+        elif (after.primary == me and facts.won_at is not None) or (
+            after.primary != me and not self._has_offered(facts)
+        ):
             kind = "failover"
         else:
             kind = "switchover"
@@ -91,9 +93,14 @@ class SwitchLog:
         self._reached = set()
         self.last = Switch(kind, after.epoch, before.primary, after.primary, now_utc().isoformat())
         if after.primary == me:
-            self._step("detected", self._detected_at or self._base)
+            has_voted = kind != "switchover" and self._detected_at
+            self._step("detected", self._detected_at if has_voted else self._base)
             self._step("won", now)
         self.keep(self.last)
+
+    @staticmethod
+    def _has_offered(facts: Facts) -> bool:
+        return facts.wants is not None and facts.wants.kind == "handover"
 
     def _advance(self, facts: Facts, decision: Decision, now: int) -> None:
         if self.last is None or self.last.to != facts.cfg.me or now - self._base > STEPS_WITHIN:
