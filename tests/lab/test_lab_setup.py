@@ -45,10 +45,10 @@ CHANGING = r"view\.slots|admission\.json|\.lock"
 
 @pytest.fixture(scope="module")
 def bare() -> Iterator[Lab]:
-    """Two members and a host, booted, with nothing of the product set up."""
+    """Two members and three hosts, booted, with nothing of the product set up."""
     made = Lab(f"s{os.getpid()}")
     try:
-        made.up(nodes=standard(hosts=1, device=False, client=False), owner_pid=os.getpid(), say=say)
+        made.up(nodes=standard(hosts=3, device=False, client=False), owner_pid=os.getpid(), say=say)
         for member in made.members:
             member.write("/root/fence", made.places.bmc_password(member.name).read_text(encoding="ascii"), mode=0o600)
             member.write("/root/wrong", "wrong\n", mode=0o600)
@@ -254,12 +254,28 @@ def test_a_host_enrolls_repeatedly_and_only_with_a_good_token(bare: Lab) -> None
     assert "is the agent `host1` already" in refused(host, [PROGRAM, "agent", "enroll", "--token", good, "--name", "x"])
 
 
+def test_a_jury_is_seated_by_name_and_only_of_agents_that_can_vote(bare: Lab) -> None:
+    first, second = bare.members
+    names = [h.name for h in bare.managed]
+    assert "The pair knows no agent `host2`" in refused(first, [PROGRAM, "jury", "set", *names])
+    token = token_of(second, "enroll")  # either member may print it
+    for host in bare.managed:
+        host.run([PROGRAM, "agent", "enroll", "--token", token, "--json"], deadline_s=120)
+    silent = bare.managed[2]
+    silent.run(["systemctl", "stop", "futago-agent"])
+    assert f"{silent.name} (10.91.1.23)" in refused(first, [PROGRAM, "jury", "set", *names])
+    silent.run(["systemctl", "start", "futago-agent"])
+    for member in (first, second):  # either may seat it, and again
+        assert "The jury is seated" in member.run([PROGRAM, "jury", "set", *names], deadline_s=60).stdout
+    wait_for_pair(bare, key="protected", value=True, deadline_s=60)
+
+
 def test_a_member_with_empty_disks_takes_its_place_again_under_its_name(bare: Lab) -> None:
     first, second = bare.members
     second.run(["sh", "-c", WIPE], deadline_s=60)
     line = join(second, token_of(first, "join"))
     assert json.loads(second.run(line, deadline_s=180).stdout)["state"] == "paired"
-    wait_for_pair(bare, key="state", value="paired", deadline_s=10)
+    wait_for_pair(bare, key="protected", value=True, deadline_s=60)
     assert second.read("/etc/futago/pki/ca.crt") == first.read("/etc/futago/pki/ca.crt")
 
 
