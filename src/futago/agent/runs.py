@@ -101,7 +101,7 @@ class RunKeeper:
         self._forgotten: OrderedDict[str, None] = OrderedDict()
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="orders")
 
-    # --- asked by sessions --------------------------------------------------------------------------------------------
+    # --- asked by sessions ------------------------------------------------------------------------------------------
 
     @property
     def open_ids(self) -> list[str]:
@@ -169,7 +169,7 @@ class RunKeeper:
             self._forgotten.popitem(last=False)
         self.counters.committed += 1
 
-    # --- the life of the keeper ---------------------------------------------------------------------------------------
+    # --- the life of the keeper -------------------------------------------------------------------------------------
 
     async def load(self) -> None:
         """Find the runs of the agent process before this one. Each is looked at as soon as `run` runs.
@@ -243,7 +243,7 @@ class RunKeeper:
         if keeper is None or not self._watch(run, keeper):
             self._shim_ended(run, pid)
 
-    # --- watching shims -----------------------------------------------------------------------------------------------
+    # --- watching shims ---------------------------------------------------------------------------------------------
 
     def _watch(self, run: _Run, keeper: Keeper) -> bool:
         fd = processes.watch(keeper)
@@ -362,7 +362,7 @@ class RunKeeper:
         self.counters.ended += 1
         self.on_ended(run.run_id)
 
-    # --- the round: time-outs, syncs, removals, sizes -----------------------------------------------------------------
+    # --- the round: time-outs, syncs, removals, sizes ---------------------------------------------------------------
 
     async def _keep(self) -> None:
         rounds = 0

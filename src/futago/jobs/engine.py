@@ -24,9 +24,12 @@ from futago.jobs.schedules import Scheduler
 from futago.jobs.store import Connection, EventRow, RunRow, SessionRow
 from futago.link.orders import OrderTaken, Outcome, RefusalReason, Refused, RunEnded, RunsReport
 from futago.runtime import clock
+from futago.runtime.apart import apart
+from futago.runtime.cancel import heed_cancellation
 from futago.runtime.clock import now_utc
 from futago.runtime.engine import EngineContext
 from futago.runtime.faults import Corrupt, WorldFault
+from futago.runtime.faults import Refused as NotDone
 
 NAME = "jobs"
 POLL_S = 0.1  # new sessions are found within this time
@@ -88,25 +91,31 @@ class JobsEngine:
         while True:
             self._reset()
             try:
-                await self._load()
-                async with asyncio.TaskGroup() as group:
-                    for work in (
-                        self._write,
-                        self._listen,
-                        self._begin,
-                        self._ask_again,
-                        self._note_hosts,
-                        self._resolve_strays,
-                    ):
-                        group.create_task(work())
-                    group.create_task(self._scheduler.run())
-                    group.create_task(self._let_out())
+                await apart(self._work())
             except* WorldFault as faults:
                 self.counters.reloads += 1
                 self._log.warning("jobs.reload", why="; ".join(str(e) for e in faults.exceptions))
+            heed_cancellation()
             await asyncio.sleep(RELOAD_S)
 
-    # --- reading rows -------------------------------------------------------------------------------------------------
+    async def _work(self) -> None:
+        """Load the board and work on it until a fault of the world."""
+        await self._load()
+        async with asyncio.TaskGroup() as group:
+            for work in (
+                self._write,
+                self._listen,
+                self._begin,
+                self._ask_again,
+                self._check_sessions,
+                self._let_out,
+                self._note_hosts,
+                self._resolve_strays,
+                self._scheduler.run,
+            ):
+                group.create_task(work())
+
+    # --- reading rows -----------------------------------------------------------------------------------------------
 
     async def _load(self) -> None:
         """Make the board from the rows, and ask every connected agent what it has.
@@ -170,7 +179,7 @@ class JobsEngine:
             self._context.beat(NAME)
             await _wait(self._new_session, POLL_S)
 
-    # --- writing rows -------------------------------------------------------------------------------------------------
+    # --- writing rows -----------------------------------------------------------------------------------------------
 
     def _urgent(self) -> None:
         self._wake.set()
@@ -219,7 +228,7 @@ class JobsEngine:
         if self._context.outward.is_allowed:
             self._hub.order(entry.job.host, order_of(entry, epoch=self._context.epoch))
 
-    # --- what agents say ----------------------------------------------------------------------------------------------
+    # --- what agents say --------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
         while True:
@@ -284,13 +293,13 @@ class JobsEngine:
             detail = "the host forgot the run as committed, and its result is not here"
             self._ended(agent, RunEnded(refused.run_id, Outcome.UNKNOWN, detail=detail))
 
-    # --- asking -------------------------------------------------------------------------------------------------------
+    # --- asking -----------------------------------------------------------------------------------------------------
 
     def _ask_about(self, agent: str) -> None:
-        """Ask an agent for every open run of its host. Those it never saw are ordered again then."""
-        ids = [e.run_id for e in self._board.at_host(agent) if _may_ask(e)]
-        if ids:
-            self._hub.ask(agent, ids)
+        """Ask an agent for every open run of its host, and for every result it keeps. What it never saw is ordered
+        again then.
+        """
+        self._hub.ask(agent, [e.run_id for e in self._board.at_host(agent) if _may_ask(e)], is_new=True)
 
     async def _ask_again(self) -> None:
         """Ask for runs whose orders were sent and never confirmed: refused in the instant of a switch, or lost with a
@@ -309,6 +318,21 @@ class JobsEngine:
                     by_host.setdefault(entry.job.host, []).append(run_id)
             for host, run_ids in by_host.items():
                 self._hub.ask(host, run_ids)
+
+    async def _check_sessions(self) -> None:
+        """Find sessions that run and are not on the board.
+
+        There are none, unless a commit whose outcome was unknown took effect after the rows had been read again.
+
+        Raises:
+            Refused: there are: read the rows again.
+        """
+        while True:
+            await asyncio.sleep(ASK_AGAIN_S)
+            running = await self._context.store.read(store.read_running, name="jobs.running")
+            missing = [i for i in running if i not in self._board and i not in self._unreadable]
+            if missing:
+                raise NotDone(f"{len(missing)} running sessions are not on the board")
 
     async def _let_out(self) -> None:
         """When outward effects become allowed, send the orders that have been waiting for it."""

@@ -120,7 +120,7 @@ class AgentHub:
         self._role = INERT
         self._sessions: dict[str, _Session] = {}
 
-    # --- for the manager ----------------------------------------------------------------------------------------------
+    # --- for the manager --------------------------------------------------------------------------------------------
 
     def set_role(self, role: Role) -> None:
         """Take the member's role; agents are told at once when epoch or activity changed."""
@@ -143,7 +143,7 @@ class AgentHub:
                 self._log.error("hub.cannot_listen", error=str(e))
                 await asyncio.sleep(REBIND_S)
 
-    # --- for the engine -----------------------------------------------------------------------------------------------
+    # --- for the engine ---------------------------------------------------------------------------------------------
 
     @property
     def epoch(self) -> int:
@@ -167,11 +167,13 @@ class AgentHub:
         """Tell the agent that a result is on the disks of the pair."""
         return self._send(agent, Committed(run_id))
 
-    def ask(self, agent: str, run_ids: Iterable[str]) -> bool:
-        """Ask an agent what became of these runs."""
+    def ask(self, agent: str, run_ids: Iterable[str], *, is_new: bool = False) -> bool:
+        """Ask an agent what became of these runs. `is_new`: and for all results it keeps, for whoever asks knows
+        none.
+        """
         ids = list(run_ids)
-        parts = [ids[i : i + ASK_RUNS_MAX] for i in range(0, len(ids), ASK_RUNS_MAX)]
-        return all([self._send(agent, Ask(part)) for part in parts])
+        parts = [ids[i : i + ASK_RUNS_MAX] for i in range(0, max(1, len(ids)), ASK_RUNS_MAX)]
+        return all([self._send(agent, Ask(part, all_ended=is_new and not i)) for i, part in enumerate(parts)])
 
     def _send(self, agent: str, message: FromManager) -> bool:
         session = self._sessions.get(agent)
@@ -191,7 +193,7 @@ class AgentHub:
         while not self.inbox.empty():
             self.inbox.get_nowait()
 
-    # --- one session --------------------------------------------------------------------------------------------------
+    # --- one session ------------------------------------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -192,6 +192,11 @@ async def read_starting(conn: Connection) -> tuple[list[SessionRow], list[RunRow
     return sessions, await _runs(conn, [s.session_id for s in sessions])
 
 
+async def read_running(conn: Connection) -> list[int]:
+    """Return the ids of the running sessions."""
+    return [int(row[0]) for row in await _fetch(conn, "SELECT session_id FROM job_session WHERE state = 'running'")]
+
+
 async def read_specs(conn: Connection, digests: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return the definitions that have these digests."""
     rows = await _fetch(conn, "SELECT digest, spec FROM job_definition WHERE digest = ANY(%s)", list(digests))

@@ -132,9 +132,10 @@ class Committed(msgspec.Struct, frozen=True, tag="committed"):
 
 
 class Ask(msgspec.Struct, frozen=True, tag="ask"):
-    """Which of these runs do you have? At most ASK_RUNS_MAX."""
+    """Which of these runs do you have? At most ASK_RUNS_MAX. `all_ended`: and tell me every result that you keep."""
 
     run_ids: list[str]
+    all_ended: bool = False
 
 
 class RunsReport(msgspec.Struct, frozen=True, tag="report"):

@@ -131,7 +131,7 @@ class World:
             [(state,)] = await self.rows("SELECT state FROM job_session WHERE session_id = %s", session)
             if state not in ("starting", "running"):
                 return str(state)
-            assert asyncio.get_running_loop().time() < end, await self.states(session)
+            assert asyncio.get_running_loop().time() < end, f"{await self.states(session)}\n{self.log.lines}"
             await asyncio.sleep(0.02)
 
     async def all_connected(self, member: str = "m1") -> None:
@@ -163,7 +163,9 @@ class World:
 
 @dataclass
 class Site:
-    """Two hubs and two agents, for all tests of this module; every test has a database, epochs and an oracle of its own."""
+    """Two hubs and two agents, for all tests of this module; every test has a database, epochs and an oracle of its
+    own.
+    """
 
     keys: Keys
     hubs: dict[str, AgentHub]
@@ -371,6 +373,24 @@ async def test_commits_in_doubt_lose_and_double_nothing(world: World, seed: int)
     once_each(world.oracle, width=width, depth=depth)
     events = await world.rows("SELECT notify FROM event WHERE source = 'job' ORDER BY event_id")
     assert sorted(events, key=str) == [(None,), (["ops"],)]
+
+
+async def test_session_whose_start_was_committed_late_is_found(world: World) -> None:
+    """As when the first commit of a session is in doubt, and takes effect after the rows have been read again."""
+    await world.define(net("n", f'{{name: a, host: h1, command: "{say(world.oracle, "a")}"}}'))
+
+    async def begin(conn: Connection) -> int:
+        session = await rows.start_session(conn, "n", trigger="manual")
+        await conn.execute("UPDATE job_session SET state = 'running' WHERE session_id = %s", (session,))
+        await conn.execute("UPDATE job_run SET state = 'ordered' WHERE session_id = %s", (session,))
+        return session
+
+    async with world.engine() as engine:
+        await asyncio.sleep(0.3)
+        session = await world.store.commit(begin, name="test.late")
+        assert await world.end_of(session) == "normal"
+        assert engine.counters.reloads == 1
+    assert lines(world.oracle) == ["a"]
 
 
 async def test_no_order_leaves_while_outward_effects_are_not_allowed(world: World) -> None:
