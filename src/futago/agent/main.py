@@ -1,8 +1,7 @@
 """`futago agent run`: the program on a managed host. It keeps runs, talks to both members, and sits as a juror.
 
-Light: the standard library, uvloop and msgspec. It may be killed, restarted or upgraded at any time; runs go on (the
-    unit has KillMode=process) and the
-next agent adopts them.
+Light: the standard library, uvloop and msgspec. It may be killed, restarted or upgraded at any time; runs go on (the unit
+has KillMode=process) and the next agent adopts them.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from futago.setup import paths, settings
 
 EPOCH_FILE = "epoch.slots"
 JUROR_FILE = "juror.slots"
+COMMAND_NOFILE = 1024  # the soft limit that Linux programs are used to
 EXIT_BROKEN = 1
 EXIT_OPERATOR = 2
 
@@ -108,4 +108,4 @@ def _raise_descriptors() -> int:
     """Let the agent hold one descriptor per run; return the soft limit that commands shall have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return soft
+    return min(soft, COMMAND_NOFILE)
