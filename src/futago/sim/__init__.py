@@ -1,1 +1,1 @@
-"""The pair in a simulated world."""
+"""The pair in a simulated world: the rules and the jury are the real ones, everything else is made up and seeded."""
