@@ -19,7 +19,6 @@ from futago.link.orders import (
     ASK_RUNS_MAX,
     BEAT_S,
     FRAME_BYTES_MAX,
-    OPEN_RUNS_MAX,
     RECONNECT_S_MAX,
     SILENCE_S,
     WELCOME_S,
@@ -118,9 +117,14 @@ class Session:
 
     async def _greet(self) -> None:
         me = self._me
-        runs = self._keeper.open_ids[:OPEN_RUNS_MAX]
         await self._stream.send(
-            Hello(agent=me.name, boot=me.boot, version=me.version, epoch=self._fence.highest, open_runs=runs)
+            Hello(
+                agent=me.name,
+                boot=me.boot,
+                version=me.version,
+                epoch=self._fence.highest,
+                open_runs=len(self._keeper.open_ids),
+            )
         )
         answer = await self._stream.receive()
         if not isinstance(answer, Welcome):

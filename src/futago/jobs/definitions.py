@@ -28,7 +28,7 @@ from futago.inventory.duration import Duration
 from futago.inventory.model import HostName, Kind, Name, Object, Reference
 from futago.jobs import calendar
 from futago.jobs.model import ENDS, Codes, Job, JobName, JobState, Need, Net, make_net
-from futago.link.orders import COMMAND_BYTES_MAX, ENV_MAX
+from futago.link.orders import COMMAND_BYTES_MAX, ENV_MAX, ENV_VALUE_BYTES_MAX
 from futago.runtime.faults import Corrupt
 
 JOBS_MAX = 10_000  # in one net; more belong into several
@@ -43,6 +43,12 @@ def _command(text: str) -> str:
         raise ValueError("a command cannot hold a NUL character")
     if len(text.encode()) > COMMAND_BYTES_MAX:
         raise ValueError(f"a command has {COMMAND_BYTES_MAX} bytes at most; put a longer script on the host")
+    return text
+
+
+def _env_value(text: str) -> str:
+    if "\0" in text or len(text.encode()) > ENV_VALUE_BYTES_MAX:
+        raise ValueError(f"a variable holds {ENV_VALUE_BYTES_MAX} bytes at most, and no NUL character")
     return text
 
 
@@ -72,7 +78,7 @@ def _as_need(value: object) -> object:
 JobNameField = Annotated[str, StringConstraints(pattern=r"^\w[\w.@:-]{0,62}$")]
 UserField = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.-]{0,31}\$?$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
-EnvValue = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=8192)]
+EnvValue = Annotated[str, AfterValidator(_env_value)]
 CodesField = Annotated[str, BeforeValidator(_codes)]
 
 

@@ -208,6 +208,9 @@ class AgentHub:
             self.counters.strangers += 1
             raise RemoteProtocolFault(f"{who.name} did not begin with a Hello of its own")
         session = _Session(agent=who.name, address=str(writer.get_extra_info("peername")[0]), boot=hello.boot)
+        self._log.event(
+            "agent.connected", agent=who.name, address=session.address, version=hello.version, open_runs=hello.open_runs
+        )
         await self._converse(session, stream)
 
     async def _converse(self, session: _Session, stream: FrameStream[FromAgent]) -> None:
@@ -239,7 +242,6 @@ class AgentHub:
         self.counters.sessions += 1
         role = self._role
         self._put(session, Welcome(member=self._settings.me, epoch=role.epoch, is_active=role.is_active))
-        self._log.event("agent.connected", agent=session.agent, address=session.address, epoch=role.epoch)
         if role.is_active and not self.inbox.full():  # full: the engine finds it in `connected`
             self.inbox.put_nowait(Connected(agent=session.agent, address=session.address, boot=session.boot))
 

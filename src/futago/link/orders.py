@@ -31,10 +31,11 @@ OPEN_RUNS_MAX = 20_000  # runs one agent holds at most; an order beyond is refus
 ASK_RUNS_MAX = 1_000  # ids in one Ask: a report then stays below 100 KB
 COMMAND_BYTES_MAX = 64 * 1024  # half of what one argument of execve(2) may be
 ENV_MAX = 200
+ENV_VALUE_BYTES_MAX = 8 * 1024
 OUTPUT_KEPT_BYTES_MAX = 1 << 20  # per run on the agent's disk
 OUTPUT_TAIL_CHARS_MAX = 16 * 1024  # per run in the manager's database
 DETAIL_CHARS_MAX = 500
-FRAME_BYTES_MAX = 2 << 20  # the largest honest message is a Hello with OPEN_RUNS_MAX ids
+FRAME_BYTES_MAX = 2 << 20  # the largest honest message is an order with ENV_MAX variables of ENV_VALUE_BYTES_MAX
 
 
 class Outcome(Enum):
@@ -56,13 +57,13 @@ class RefusalReason(Enum):
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    """The agent's first message. `open_runs`: ids that are held and whose result has not been committed."""
+    """The agent's first message. `open_runs`: how many it holds whose result has not been committed."""
 
     agent: str
     boot: str
     version: str
     epoch: int
-    open_runs: list[str] = []
+    open_runs: int = 0
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):

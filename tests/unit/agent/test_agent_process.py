@@ -22,7 +22,10 @@ from agent_world import WAIT_S, AgentProcess, Keys, QuietLog, active, lines, loo
 from futago.agent.model import EXIT_BLANK, Record
 from futago.jobs.hub import AgentHub, Connected, Heard
 from futago.link.orders import (
-    OPEN_RUNS_MAX,
+    COMMAND_BYTES_MAX,
+    ENV_MAX,
+    ENV_VALUE_BYTES_MAX,
+    FRAME_BYTES_MAX,
     OUTPUT_KEPT_BYTES_MAX,
     OUTPUT_TAIL_CHARS_MAX,
     Order,
@@ -401,11 +404,10 @@ async def test_new_session_of_an_agent_takes_the_place_of_the_old_one(world: Wor
     assert any(isinstance(m, Connected) for m in world.desk.gather())
 
 
-def test_a_hello_with_every_open_run_fits_into_a_frame() -> None:
-    from futago.link.orders import FRAME_BYTES_MAX, Hello
-
-    runs = ["0" * 36] * OPEN_RUNS_MAX
-    assert len(msgspec.msgpack.encode(Hello("a" * 63, "b" * 40, "1.0.0", 1, runs))) < FRAME_BYTES_MAX
+def test_largest_order_that_can_be_defined_fits_into_a_frame() -> None:
+    env = {"A" * 120 + str(n): "x" * ENV_VALUE_BYTES_MAX for n in range(ENV_MAX)}
+    largest = order("0" * 36, "c" * COMMAND_BYTES_MAX, env=env)
+    assert len(msgspec.msgpack.encode(largest)) < FRAME_BYTES_MAX
 
 
 async def test_agent_starts_within_a_second(tmp_path: Path) -> None:
