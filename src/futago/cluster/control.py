@@ -161,7 +161,10 @@ class LocalWindow:
 
 
 async def _write_line(writer: asyncio.StreamWriter, message: Message) -> None:
-    writer.write(msgspec.json.encode(message) + b"\n")
+    try:
+        writer.write(msgspec.json.encode(message) + b"\n")
+    except RuntimeError as e:  # uvloop's word for a transport that was closed under it
+        raise ConnectionError(str(e)) from e
     await writer.drain()
 
 

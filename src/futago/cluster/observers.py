@@ -31,7 +31,9 @@ JOURNAL_S = 0.3
 JOURNAL_S_MAX = 1.0
 NET_S = 0.2
 NET_BAD = 1.5 * S  # how long nobody but the peer's other link is heard until our service network counts as broken
-BEAT_LATE = 2.2 * S  # programs beat every 500 ms; a loop that catches up after a switch on a busy machine may miss three
+BEAT_LATE = 2.2 * S  # programs beat every 500 ms
+BEAT_BUSY = 12 * S  # one that is late but at work (or kept from it by other programs) is borne so long
+MOVED = 1.0 * S  # it is at work if it used processor time, or was ready to, within this time
 BEAT_FIRST = 20 * S  # a program that has just been started is given this long for its first beat
 PROGRAMS_S = 0.25
 RESTART_PAUSE = 5 * S
@@ -78,13 +80,27 @@ class _Program:
     started_at: int = field(default_factory=now_at)
     restarted_at: int = 0
     is_dead: bool = False
+    ticks: int = 0
+    moved_at: int = 0
+
+    def look(self) -> None:
+        """Note whether it uses its processor time, or waits for it: proc(5), /proc/pid/stat, fields 3, 14 and 15."""
+        try:
+            with open(f"/proc/{self.death.pid}/stat", encoding="ascii", errors="replace") as f:
+                fields = f.read().rpartition(")")[2].split()
+        except OSError:
+            return
+        ticks = int(fields[11]) + int(fields[12])
+        if ticks != self.ticks or fields[0] == "R":
+            self.ticks, self.moved_at = ticks, now_at()
 
 
 class Programs:
     """The manager and the web program: started, kept started, and known to be alive by beats from inside their loops.
 
-    A death is known at once from the kernel; a program that stands still, from its missing beats. It is then killed,
-    since one that stands still may wake up later; systemd starts it again.
+    A death is known at once from the kernel; a program that stands still, from its missing beats while it uses no
+    processor time: one that is only late, on a machine that is saturated, is not taken for dead. One that stands still
+    is killed, since it may wake up later; systemd starts it again.
     """
 
     def __init__(self, board: Board, *, log: Log, names: tuple[str, ...] = ("manager", "web")) -> None:
@@ -114,7 +130,8 @@ class Programs:
             return False
         if program.beat_at is None or program.beat_at < program.started_at:
             return now - program.started_at < BEAT_FIRST
-        return now - program.beat_at < BEAT_LATE
+        late = now - program.beat_at
+        return late < BEAT_LATE or (late < BEAT_BUSY and now - program.moved_at < MOVED)
 
     def _judge(self) -> None:
         self._board.put(manager_ok=all(self.is_ok(n) for n in self._programs))
@@ -124,6 +141,8 @@ class Programs:
         for program in self._programs.values():
             await self._start(program)
         while True:
+            for program in self._programs.values():
+                program.look()
             self._judge()
             for program in self._programs.values():
                 if not program.death.pid:
