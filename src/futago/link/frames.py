@@ -33,7 +33,14 @@ class FrameStream(Generic[M]):
     Raises of `receive`: RemoteProtocolFault for an oversized or undecodable frame; EOFError at the orderly end; OSError from the network.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kind: type[M] | object, *, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        kind: type[M] | object,
+        *,
+        frame_bytes_max: int = FRAME_BYTES_MAX,
+    ) -> None:
         self.reader = reader
         self.writer = writer
         self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(kind)

@@ -24,7 +24,9 @@ class Identity:
     pair_id: str
 
 
-def server_context(*, cert: Path = paths.OWN_CERT, key: Path = paths.OWN_KEY, ca: Path = paths.CA_CERT, anonymous_allowed: bool = False) -> ssl.SSLContext:
+def server_context(
+    *, cert: Path = paths.OWN_CERT, key: Path = paths.OWN_KEY, ca: Path = paths.CA_CERT, anonymous_allowed: bool = False
+) -> ssl.SSLContext:
     """Return a context for a listening program. With `anonymous_allowed`, clients may come without a certificate (enrolment)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -34,7 +36,9 @@ def server_context(*, cert: Path = paths.OWN_CERT, key: Path = paths.OWN_KEY, ca
     return context
 
 
-def client_context(*, cert: Path = paths.OWN_CERT, key: Path = paths.OWN_KEY, ca: Path = paths.CA_CERT) -> ssl.SSLContext:
+def client_context(
+    *, cert: Path = paths.OWN_CERT, key: Path = paths.OWN_KEY, ca: Path = paths.CA_CERT
+) -> ssl.SSLContext:
     """Return a context for a connecting program; the caller checks `identity` of the server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -52,7 +56,9 @@ def identity(writer: asyncio.StreamWriter) -> Identity | None:
         return None
     subject = {key: value for part in certificate["subject"] for key, value in part}
     return Identity(
-        kind=subject.get("organizationalUnitName", ""), name=subject.get("commonName", ""), pair_id=subject.get("organizationName", "")
+        kind=subject.get("organizationalUnitName", ""),
+        name=subject.get("commonName", ""),
+        pair_id=subject.get("organizationName", ""),
     )
 
 

@@ -39,6 +39,12 @@ class Log:
         self._write("error", event, fields)
 
     def _write(self, level: str, event: str, fields: dict[str, Any]) -> None:
-        line = {"utc": now_utc().isoformat(timespec="milliseconds"), "level": level, "event": event, **self._fields, **fields}
+        line = {
+            "utc": now_utc().isoformat(timespec="milliseconds"),
+            "level": level,
+            "event": event,
+            **self._fields,
+            **fields,
+        }
         sys.stderr.write(json.dumps(line, default=str, ensure_ascii=False) + "\n")
         sys.stderr.flush()
