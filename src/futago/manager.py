@@ -2,7 +2,8 @@
 
 One loop follows the member's role. While it is active (primary, gate open) the engines of all columns run, each
 with the same context: epoch, store, and whether effects outside are allowed. When the role, or its epoch, changes,
-they are cancelled at once; everything they knew is rows. On the standby everything is imported and the agents'
+they are cancelled at once; everything they knew is rows. The same when the pair's members change: a member that joins
+is known to the engines a second later, with no restart of the program. On the standby everything is imported and the agents'
 sessions exist, so that becoming active costs one connection and one query.
 
 What this room decides: when engines live. What it must not: anything about the pair.
@@ -33,6 +34,7 @@ BEAT_S = 0.5
 BEAT_ANSWER_S = 0.4
 RETRY_S = 0.05  # the gate was reported open a moment before the database lets us in
 ENGINE_AGAIN_S = 0.2  # an engine that the world has thrown out is started again after this
+SETTINGS_S = 1.0  # the settings file is looked at so often
 CANCEL_S = 2.0  # an engine that has not ended by then never will
 EXIT_STUCK = 70
 CONNECTIONS_MAX = 12  # four engines, each with a few transactions at a time
@@ -90,13 +92,16 @@ class Manager:
     columns: Sequence[Column]
     conninfo: str = CONNINFO
     controller: Path = paths.CONTROLLER_SOCKET
+    settings_path: Path = paths.SETTINGS
     outward: Outward = field(default_factory=Outward)
     turns: dict[str, int] = field(default_factory=dict)  # engine → how often its loop has turned
+    _renewed: asyncio.Event = field(default_factory=asyncio.Event)  # the members differ from what the engines know
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(c) for c in (self.watch.run(), self.hub.run(), self._beat(), self._follow())]
+            loops = (self.watch.run(), self.hub.run(), self._beat(), self._follow(), self._follow_settings())
+            tasks = [group.create_task(loop) for loop in loops]
             service.notify_ready("waiting for the role")
             await stop.wait()
             for task in tasks:
@@ -121,8 +126,9 @@ class Manager:
         service.notify_status(f"{role.role} epoch {role.epoch}, gate {role.gate}, outward {role.outward}")
 
     async def _active(self, epoch: int) -> None:
-        """Run the engines until the role is not active any more, or active in another epoch."""
+        """Run the engines until the role is not active any more, or active in another epoch, or has other members."""
         began = now_at()
+        self._renewed.clear()
         log = self.log.bind(epoch=epoch)
         store = await Store.open(
             conninfo=self.conninfo, size_max=CONNECTIONS_MAX, application_name="futago-manager", log=log
@@ -148,10 +154,41 @@ class Manager:
 
     async def _until_changed(self, epoch: int) -> None:
         role = self.watch.role
-        while role.is_active and role.epoch == epoch:
+        while role.is_active and role.epoch == epoch and not self._renewed.is_set():
             self._take(role)
-            role = await self.watch.changed(role)
+            role = await self._news(role)
         self._take(role)
+
+    async def _news(self, role: Role) -> Role:
+        """Return the role as soon as it has changed, or the members have."""
+        waits = [asyncio.create_task(self.watch.changed(role)), asyncio.create_task(self._renewed.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+        return self.watch.role
+
+    async def _follow_settings(self) -> None:
+        """Learn of a member that joined, or of its new addresses."""
+        read_at = -1
+        while True:
+            changed_at = _changed_at(self.settings_path)
+            if changed_at not in (0, read_at):
+                read_at = changed_at
+                self._read_settings()
+            await asyncio.sleep(SETTINGS_S)
+
+    def _read_settings(self) -> None:
+        try:
+            read = load(self.settings_path)
+        except OperatorFault as e:
+            self.log.warning("manager.settings", error=str(e))
+            return
+        known, self.settings = self.settings, read
+        if (read.pair, read.members) != (known.pair, known.members):
+            self.log.event("manager.settings_read", members=[member.name for member in read.members])
+            self._renewed.set()
 
     async def _engines(self, context: EngineContext, began: int) -> None:
         await self._schema(context)
@@ -205,6 +242,14 @@ class Manager:
             await reader.readline()
         finally:
             writer.close()
+
+
+def _changed_at(path: Path) -> int:
+    """Return the file's time of change, 0 while there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def main() -> int:

@@ -207,7 +207,7 @@ class ConsumeEngine:
 
     def _consume(self, member: str, read: Read, batch: _Batch) -> None:
         """Merge what was read and add its effects to the batch."""
-        zero_ns, timelines = read.incarnation.zero_ns, self._merger.timelines
+        zero_ns = read.incarnation.zero_ns
         messages: list[Record] = []
         for record in read.records:
             if record.protocol == Protocol.CONTROL:
@@ -217,8 +217,6 @@ class ConsumeEngine:
             else:
                 messages.append(record)
         self._take_copies(member, zero_ns, messages, batch)
-        shift_ns = timelines.shift(member, zero_ns)
-        self._merger.pass_time(member, read.records[-1].time_ns - shift_ns)
         batch.positions[member, read.incarnation.id] = read.records[-1].sequence
         self.counters.records += len(read.records)
 
@@ -228,7 +226,10 @@ class ConsumeEngine:
         except msgspec.MsgspecError:
             self.counters.malformed += 1
             return
-        self._merger.timelines.learn(member, zero_ns, self._merger.other(member), mark)
+        timelines = self._merger.timelines
+        timelines.learn(member, zero_ns, self._merger.other(member), mark)
+        settled_ns = record.time_ns if mark.open_since_ns is None else mark.open_since_ns
+        self._merger.pass_time(member, settled_ns - timelines.shift(member, zero_ns))
 
     def _take_copies(self, member: str, zero_ns: int, records: list[Record], batch: _Batch) -> None:
         if not records:

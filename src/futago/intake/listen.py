@@ -73,7 +73,9 @@ def pack_address(text: str) -> bytes:
 
 
 class Turns:
-    """Watches the loop: when it last turned, and whether it was stopped meanwhile (a frozen machine)."""
+    """Watches the loop: when it last turned, and whether it was stopped meanwhile (a frozen machine). Knows which
+    sockets may therefore still hold datagrams that came long ago.
+    """
 
     __slots__ = ("at_ns", "counters", "stalled_ports", "stalled_since_ns")
 
@@ -87,9 +89,19 @@ class Turns:
         """Note that the loop turns. To be called about ten times a second and before each drain."""
         if self.at_ns and now_ns - self.at_ns > STALL_NS:
             self.counters.stalls += 1
-            self.stalled_since_ns = self.at_ns
-            self.stalled_ports = set(ports)
+            self.hold(self.at_ns, ports)
         self.at_ns = now_ns
+
+    def hold(self, since_ns: int, ports: list[UdpPort]) -> None:
+        """Note that these sockets are not read from now on, or were not since then."""
+        if not self.stalled_ports:
+            self.stalled_since_ns = since_ns
+        self.stalled_ports.update(ports)
+
+    @property
+    def open_since_ns(self) -> int | None:
+        """Since when datagrams may be waiting; None if all sockets were drained since."""
+        return self.stalled_since_ns if self.stalled_ports else None
 
 
 class UdpPort:
@@ -132,6 +144,10 @@ class UdpPort:
     def resume(self) -> None:
         """Read again."""
         asyncio.get_running_loop().add_reader(self._sock.fileno(), self._readable)
+
+    def drain(self) -> None:
+        """Take what waits, although nothing has told that something does."""
+        self._readable()
 
     def kernel_drops(self) -> int:
         """Return how many datagrams the kernel dropped because its buffer was full."""

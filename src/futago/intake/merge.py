@@ -8,7 +8,8 @@ Two ways to wait, because there are two kinds of content. A *dated* message (sys
 mean a later event with the same bytes, so its twin may come any time later: a sender that queued for a member which was
 away delivers minutes or hours after. An *undated* one (SNMP traps, bare lines) can: its twin must have been received
 within WINDOW_NS of it. A waiting undated copy is forgotten only when the other member's stream has passed its time by
-the window: never by our own clock, so a journal that arrives late after a long cut still matches.
+the window, which a mark in that stream says: never by our own stream or clock, so a journal that arrives late still
+matches, after a long cut as well as before the other stream was ever seen.
 
 What is kept is bounded (ENTRIES_MAX of each kind and member); what the bounds cost is in docs/internals/intake.md.
 """
@@ -80,7 +81,7 @@ class Merger:
     """The matching state and the rule.
 
     Args:
-        members: the two names; the second is "" while there is no peer.
+        members: the two names; the second is "" while no peer is known (it may have begun to receive all the same).
         head, chunks: what was stored; empty for the beginning.
         limits: bounds; for tests.
 
@@ -110,7 +111,7 @@ class Merger:
         for one in sorted(chunks, key=lambda c: c.chunk_id):
             if one.member in self._sides:
                 self._sides[one.member].pools[one.pool].load(one.chunk_id, Chunk.unpack(one.entries))
-            else:
+            elif members[1]:
                 self._stale.append(one.chunk_id)
 
     def new_chunk(self) -> int:
@@ -123,7 +124,7 @@ class Merger:
         return self._others[member]
 
     def progress(self, member: str) -> int | None:
-        """Return the time up to which a member's stream was seen; None if it never had anything."""
+        """Return the time up to which a member's stream was seen whole; None if it never had a mark."""
         return self._head.progress.get(member)
 
     def waiting(self, member: str) -> int:
@@ -151,26 +152,23 @@ class Merger:
                     continue
                 my_recent.add(key, time_ns)
             effects.append(place)
-        if copies.times:
-            self.pass_time(member, copies.times[-1])
+        self._bound()
         return effects
 
     def pass_time(self, member: str, time_ns: int) -> None:
-        """Note that a member's stream has come to this time, and forget what can no longer get a twin from it."""
+        """Note that nothing older than this will follow in a member's stream, and forget what can no longer get a
+        twin from it.
+        """
         self._head.progress[member] = time_ns
-        other = self._others[member]
-        self._forget(other, time_ns)
-        if other not in self._head.progress:
-            self._forget(member, time_ns)  # the other never received anything
-        for name in (member, other):
-            end = self._head.progress.get(self._others[name])
-            for pool in self._sides[name].pools.values():
-                pool.bound(-FOREVER if end is None else end + GUARD_NS)
+        pools = self._sides[self._others[member]].pools
+        pools[RECENT].expire(time_ns - WINDOW_NS)
+        pools[LATE].expire(time_ns - LATE_NS)
 
-    def _forget(self, member: str, passed_ns: int) -> None:
-        pools = self._sides[member].pools
-        pools[RECENT].expire(passed_ns - WINDOW_NS)
-        pools[LATE].expire(passed_ns - LATE_NS)
+    def _bound(self) -> None:
+        for member, side in self._sides.items():
+            end = self._head.progress.get(self._others[member])
+            for pool in side.pools.values():
+                pool.bound(-FOREVER if end is None else end + GUARD_NS)
 
     def changes(self) -> Changes:
         """Return what changed since the last call."""

@@ -77,7 +77,9 @@ class Position(msgspec.Struct, frozen=True, order=True):
 class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a receiver notes about itself, each second, as a record of its own journal (Protocol.CONTROL, msgpack).
 
-    It shows that the receiver was receiving up to then. `wall_ahead_ns`: wall clock minus steady clock.
+    It shows that the receiver was receiving up to then, and that no record with an older time follows; while datagrams
+    of a time when it could not read (a frozen machine, a full disk) still wait in the kernel: none older than
+    `open_since_ns`. `wall_ahead_ns`: wall clock minus steady clock.
     `peer_ahead_ns`: the other receiver's steady clock minus ours, as measured over the journal sync against its
     timeline `peer_zero_ns`; None while the two do not speak.
     """
@@ -85,6 +87,7 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     wall_ahead_ns: int = 0
     peer_zero_ns: int | None = None
     peer_ahead_ns: int | None = None
+    open_since_ns: int | None = None
 
 
 Positions = dict[str, dict[str, int]]  # member name -> incarnation -> sequence: what has had its effect

@@ -85,13 +85,13 @@ class OwnJournal:
             self._batch = []
             self._batch_bytes = 0
 
-    def mark(self, mark: Mark) -> None:
-        """Append a note about the receiver itself."""
+    def mark(self, mark: Mark, time_ns: int) -> None:
+        """Append a note about the receiver itself, as of `time_ns`."""
         self.add(
             msgspec.msgpack.encode(mark),
             protocol=Protocol.CONTROL,
             source=NO_SOURCE,
             port=0,
-            time_ns=self.clock.now_ns(),
+            time_ns=time_ns,
         )
         self.hand()

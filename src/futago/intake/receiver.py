@@ -95,7 +95,7 @@ class Receiver:
         self._open_journals()
         try:
             await self._listen(addresses)
-            self.journal.mark(Mark(wall_ahead_ns=self.journal.clock.wall_ahead_ns()))
+            self.journal.mark(Mark(wall_ahead_ns=self.journal.clock.wall_ahead_ns()), self.journal.clock.now_ns())
             service.notify_ready(f"incarnation {self.journal.incarnation.id}")
             self._log.event("receiver.started", incarnation=self.journal.incarnation.id, unbound=self._unbound)
             async with asyncio.TaskGroup() as group:
@@ -192,11 +192,16 @@ class Receiver:
             self.upstream.note_time(loop.time())
             if self.journal.is_congested != self._is_paused:
                 self._set_paused(self.journal.is_congested)
+            if not self._is_paused:
+                for port in tuple(self._turns.stalled_ports):
+                    port.drain()  # one that nothing is sent to would never tell that it is empty
             await asyncio.sleep(TURN_S)
 
     def _set_paused(self, is_paused: bool) -> None:
         self._is_paused = is_paused
         self.counters.congested += is_paused
+        if is_paused:
+            self._turns.hold(self.journal.clock.now_ns(), self._udp)
         self._log.warning("receiver.congested" if is_paused else "receiver.flowing", fault=self.journal.writer.fault)
         everything: list[UdpPort | TcpSyslog] = [*self._udp, *self._opened]
         for one in everything:
@@ -210,12 +215,16 @@ class Receiver:
             await asyncio.sleep(MARK_S)
             clock = self.upstream.clock
             is_measured = self.upstream.is_connected and clock.ahead_ns is not None
+            now_ns = self.journal.clock.now_ns()
+            self._turns.turn(now_ns, self._udp)  # we may be the first to run after a stop
             self.journal.mark(
                 Mark(
                     wall_ahead_ns=self.journal.clock.wall_ahead_ns(),
                     peer_zero_ns=clock.zero_ns if is_measured else None,
                     peer_ahead_ns=clock.ahead_ns if is_measured else None,
-                )
+                    open_since_ns=self._turns.open_since_ns,
+                ),
+                now_ns,
             )
 
     async def _keep_house(self) -> None:

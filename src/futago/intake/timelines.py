@@ -43,12 +43,12 @@ class Timelines:
         return self._timeline(member, zero_ns).wall_ahead_ns
 
     def learn(self, member: str, zero_ns: int, other: str, mark: Mark) -> None:
-        """Take a mark of `member` into account."""
+        """Take a mark of `member` into account; `other` is "" while no peer is known."""
         mine = self._timeline(member, zero_ns)
         mine.wall_ahead_ns = mark.wall_ahead_ns
         if not mine.is_tied:
             self._tie_by_wall(mine)
-        if mark.peer_zero_ns is None or mark.peer_ahead_ns is None:
+        if not other or mark.peer_zero_ns is None or mark.peer_ahead_ns is None:
             return
         theirs = self._timeline(other, mark.peer_zero_ns)
         if self._moves(mine, theirs):

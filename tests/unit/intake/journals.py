@@ -26,10 +26,12 @@ from futago.store.commit import Store
 NOW_NS = time.time_ns()
 
 
-def settings(me: str = "m1") -> Settings:
+def settings(me: str = "m1", *, is_alone: bool = False) -> Settings:
+    """The settings of a member; `is_alone`: the other has not joined, as far as this file knows."""
     members = [
         MemberSettings(name=name, service=f"10.0.0.{n}", heartbeat=f"10.0.1.{n}", interface="eth0")
         for n, name in ((1, "m1"), (2, "m2"))
+        if name == me or not is_alone
     ]
     return Settings(me=me, pair=PairSettings(name="t", id="pair-of-tests", floating_ip="10.0.0.9/24"), members=members)
 
@@ -89,9 +91,12 @@ class Journal:
 
 
 @contextlib.asynccontextmanager
-async def engine(store: Store, places: Places, *, me: str = "m1", epoch: int = 7) -> AsyncIterator[ConsumeEngine]:
+async def engine(
+    store: Store, places: Places, *, me: str = "m1", epoch: int = 7, is_alone: bool = False
+) -> AsyncIterator[ConsumeEngine]:
     """A running engine; cancelled at the end."""
-    context = EngineContext(settings=settings(me), store=store, epoch=epoch, outward=Outward(), log=Log())
+    known = settings(me, is_alone=is_alone)
+    context = EngineContext(settings=known, store=store, epoch=epoch, outward=Outward(), log=Log())
     made = ConsumeEngine(context, places=places)
     task = asyncio.create_task(made.run())
     try:

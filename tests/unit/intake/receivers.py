@@ -128,13 +128,18 @@ class ReceiverProcess:
         return messages(self.root / "peer")
 
 
-def messages(root: Path) -> list[Record]:
-    """Return what a journal holds, without the receiver's own marks."""
-    reader, found = JournalReader(root, {}), []
+def everything(root: Path) -> list[Record]:
+    """Return what a journal holds."""
+    reader, found = JournalReader(root, {}), list[Record]()
     while (read := reader.read()) is not None:
-        found += [r for r in read.records if r.protocol]
+        found += read.records
     reader.close()
     return found
+
+
+def messages(root: Path) -> list[Record]:
+    """Return what a journal holds, without the receiver's own marks."""
+    return [r for r in everything(root) if r.protocol]
 
 
 def make_pair(tmp: Path, pki: Path) -> tuple[ReceiverProcess, ReceiverProcess]:

@@ -11,7 +11,7 @@ import pytest
 from journals import Journal, add_monitor, all_rows, engine, eventually, execute, later
 
 from futago.intake.consume import ConsumeEngine, Places
-from futago.intake.model import Protocol
+from futago.intake.model import Mark, Protocol
 from futago.runtime.faults import Refused, Unknown
 from futago.store.commit import Store
 
@@ -134,6 +134,44 @@ async def test_the_other_member_goes_on_exactly_there(database: str, store: Stor
         disks.of2.add(*undated(*range(40, 60)))
         await consumed(database, disks)
     assert sorted(map(int, await messages(database))) == list(range(60))
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_undated_messages_are_not_repeated_when_the_other_stream_is_consumed_late_and_by_the_other_member(
+    database: str, store: Store, disks: Disks, is_alone: bool
+) -> None:
+    """Half a minute of messages had their effect from one journal before the other one is read at all."""
+    await add_monitor(database, "numbered", "syslog", NUMBERED)
+    async with engine(store, disks.m1, me="m1", is_alone=is_alone):
+        for n in range(30):
+            disks.of1.add(*undated(n), time_ns=later(n))
+            disks.of1.mark(later(n))
+            disks.of2.add(*undated(n), time_ns=later(n), places=[0])  # not in the copy that the first one reads
+            disks.of2.mark(later(n))
+        await eventually(database, "SELECT count(*) FROM event", 30)
+    async with engine(store, disks.m2, me="m2", epoch=8):
+        disks.of2.add(*undated(30), time_ns=later(30))
+        disks.of2.mark(later(60))
+        await consumed(database, disks)
+    assert sorted(map(int, await messages(database))) == list(range(31))
+
+
+async def test_datagrams_that_are_drained_after_a_stop_find_their_twins_although_a_mark_came_first(
+    database: str, store: Store, disks: Disks
+) -> None:
+    await add_monitor(database, "numbered", "syslog", NUMBERED)
+    async with engine(store, disks.m1):
+        disks.of1.add(*undated(*range(20)), time_ns=later(1))
+        disks.of1.mark(later(60))
+        await consumed(database, disks)
+        disks.of2.mark(later(60), Mark(open_since_ns=later(0)))  # its machine stood still for a minute
+        disks.of2.add(*undated(99), time_ns=later(60), protocol=Protocol.SYSLOG_TCP)
+        await consumed(database, disks)
+        disks.of2.add(*undated(*range(20)), time_ns=later(1))
+        disks.of2.mark(later(61))
+        await consumed(database, disks)
+    assert sorted(map(int, await messages(database))) == [*range(20), 99]
+    assert await all_rows(database, "SELECT member_name FROM intake_unmatched") == [("m2",)]
 
 
 async def test_a_dated_copy_delivered_after_the_repair_is_suppressed(database: str, store: Store, disks: Disks) -> None:

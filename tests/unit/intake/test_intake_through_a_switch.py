@@ -6,10 +6,12 @@ import socket
 import threading
 import time
 
+import pytest
 from journals import add_monitor, all_rows, engine, eventually
 from receivers import ReceiverProcess
 
 from futago.intake.consume import Places
+from futago.runtime.clock import S
 from futago.store.commit import Store
 
 NUMBERED = {"match": r"SEQ=(?P<seq>\S+)", "priority": "info", "message": "{seq}"}
@@ -22,8 +24,9 @@ def places(receiver: ReceiverProcess) -> Places:
 class Sender:
     """Gives each numbered message to both members, half of them by TCP with a queue for each target, like rsyslog."""
 
-    def __init__(self, *receivers: ReceiverProcess) -> None:
+    def __init__(self, *receivers: ReceiverProcess, content: bytes = b"Nov 22 11:00:00 web1 app[7]: SEQ=%d") -> None:
         self._receivers = receivers
+        self._content = b"<13>" + content
         self.sent = 0
         self._stop = threading.Event()
         self._queues: list[list[bytes]] = [[] for _ in receivers]
@@ -36,7 +39,7 @@ class Sender:
         while not self._stop.is_set():
             for _ in range(5):
                 self.sent += 1
-                data = b"<13>Nov 22 11:00:00 web1 app[7]: SEQ=%d" % self.sent
+                data = self._content % self.sent
                 for n, receiver in enumerate(self._receivers):
                     if self.sent % 2:
                         udp.sendto(data, ("127.0.0.1", receiver.syslog_udp))
@@ -68,6 +71,35 @@ class Sender:
             if line := self._lines[n]:
                 line.close()
         return self.sent
+
+
+async def test_undated_messages_are_there_once_when_the_first_primary_did_not_yet_know_its_peer(
+    database: str, store: Store, pair: tuple[ReceiverProcess, ReceiverProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its peer has joined and receives, and the primary dies before its engines heard of that."""
+    monkeypatch.setattr("futago.intake.merge.WINDOW_NS", 1 * S)
+    one, two = pair
+    await add_monitor(database, "numbered", "syslog", NUMBERED)
+    sender = Sender(one, two, content=b"SEQ=%d")
+    try:
+        async with engine(store, places(one), me="m1", is_alone=True):
+            await eventually(database, "SELECT max(occurred_utc) - min(occurred_utc) > '2.5 s' FROM event", True)
+        one.kill()
+        async with engine(store, places(two), me="m2", epoch=8):
+            seen = sender.sent
+            await eventually(database, f"SELECT count(*) > {seen + 100} FROM event", True)
+            sent = sender.stop()
+            status = two.wait(lambda s: s["own"]["synced"] == s["own"]["last"])
+            await eventually(
+                database,
+                f"SELECT sequence >= {status['own']['synced']} FROM intake_position"
+                f" WHERE incarnation = '{status['incarnation']}'",
+                True,
+            )
+    finally:
+        sender.stop()
+    found = [int(str(row[0])) for row in await all_rows(database, "SELECT message FROM event")]
+    assert sorted(found) == list(range(1, sent + 1))
 
 
 async def test_every_message_is_there_once_through_the_loss_of_either_member(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass
 
@@ -115,6 +116,7 @@ def test_every_message_has_one_effect_whatever_order_restarts_and_losses(
         count = chance.randint(1, 6)
         part, streams[member] = streams[member][:count], streams[member][count:]
         batch = feed(merger, member, part)
+        merger.pass_time(member, part[-1].time_ns)
         if chance.random() < 0.2:  # the batch is not committed: the primary died, the other goes on from the rows
             streams[member] = part + streams[member]
             merger = stored.merger()
@@ -160,6 +162,7 @@ def test_an_undated_repetition_after_the_other_was_dead_is_a_new_message() -> No
     merger = both_known()
     assert len(feed(merger, A, [Copy(n * S, 1, False) for n in range(1, 100)])) == 99
     assert len(feed(merger, B, [Copy(300 * S, 1, False)])) == 1
+    merger.pass_time(B, 300 * S)
     assert merger.waiting(A) == 0
 
 
@@ -183,11 +186,79 @@ def test_waiting_copies_are_forgotten_only_by_the_progress_of_the_other() -> Non
     assert merger.waiting(A) == 0
 
 
-def test_a_member_without_a_peer_keeps_only_a_window() -> None:
-    merger = Merger((A, ""))
-    for n in range(100):
+def test_nothing_is_forgotten_before_the_other_stream_was_ever_seen() -> None:
+    merger = Stored().merger()
+    cut = [Copy(n * S, n, n % 2 == 0) for n in range(3600)]
+    for one in cut:
+        assert len(feed(merger, A, [one])) == 1
+        merger.pass_time(A, one.time_ns)
+    assert feed(merger, B, cut) == []
+
+
+def test_what_came_before_the_pair_knew_its_other_member_still_matches() -> None:
+    stored = Stored()
+    alone = Merger((A, ""))
+    early = [Copy(n * S, n, False) for n in range(100)]
+    for one in early:
+        feed(alone, A, [one])
+        alone.pass_time(A, one.time_ns)
+    stored.store(alone)
+    assert feed(stored.merger(), B, early) == []
+
+
+def test_a_member_without_a_peer_keeps_to_the_bound_and_the_newest() -> None:
+    merger = Merger((A, ""), limits={RECENT: 2000, LATE: 2000})
+    for n in range(5000):
         assert len(feed(merger, A, [Copy(n * S, n, False)])) == 1
-    assert merger.waiting(A) <= 11
+    assert 2000 - CHUNK_ENTRIES_MAX <= merger.waiting(A) <= 2000
+
+
+def test_a_member_that_has_not_read_its_settings_yet_forgets_nothing_of_the_other() -> None:
+    stored = Stored()
+    merger = both_known()
+    assert len(feed(merger, B, [Copy(S, 1, False), Copy(S, 2, True)])) == 2
+    stored.store(merger)
+    unknowing = Merger((A, ""), stored.head, list(stored.chunks.values()))
+    unknowing.timelines.learn(A, 100, "", Mark(peer_zero_ns=900, peer_ahead_ns=5))
+    stored.store(unknowing)
+    merger = stored.merger()
+    assert all(one.member for one in merger.timelines.known)
+    assert feed(merger, A, [Copy(S, 1, False), Copy(S, 2, True)]) == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 20 * S), st.integers(0, S)), max_size=60),
+    st.randoms(use_true_random=False),
+)
+def test_undated_messages_have_one_effect_however_late_a_stream_is_consumed_and_wherever_the_role_moves(
+    sending: list[tuple[int, int]], chance: random.Random
+) -> None:
+    """Both members get everything at nearly the same time; the engine that runs reads a stream as far as it likes, or
+    does not know of the other member at all, and the role moves.
+    """
+    times = list(itertools.accumulate(gap for gap, _ in sending))
+    streams = {A: [Copy(t, n, False) for n, t in enumerate(times)]}
+    streams[B] = sorted(
+        (Copy(c.time_ns + sending[c.key][1], c.key, False) for c in streams[A]), key=lambda c: c.time_ns
+    )
+    stored, effects = Stored(), list[Copy]()
+    known: tuple[str, ...] = (A,)  # the pair begins with one member
+    merger = Merger((A, ""))
+    while streams[A] or streams[B]:
+        member = chance.choice(known)
+        count = chance.randint(1, 20)
+        batch = feed(merger, member, streams[member][:count])
+        if part := streams[member][:count]:
+            merger.pass_time(member, part[-1].time_ns)
+        if chance.random() < 0.15 or not part:  # the role moves, and what was not committed is done again
+            known = chance.choice([(A, B), (B, A)])
+            merger = Merger((known[0], known[1]), stored.head, list(stored.chunks.values()))
+            continue
+        streams[member] = streams[member][count:]
+        stored.store(merger)
+        effects += batch
+    assert sorted(one.key for one in effects) == list(range(len(sending)))
 
 
 def test_bound_drops_neither_the_newest_nor_what_lies_at_the_end_of_the_other_stream() -> None:

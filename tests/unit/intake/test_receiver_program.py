@@ -14,10 +14,11 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
-from receivers import ReceiverProcess, make_pki
+from receivers import ReceiverProcess, everything, make_pki
 
-from futago.intake.model import Protocol
+from futago.intake.model import Mark, Protocol
 
 Pair = tuple[ReceiverProcess, ReceiverProcess]
 
@@ -196,6 +197,27 @@ def test_datagrams_that_waited_while_the_program_was_stopped_keep_the_time_of_th
     times = [r.time_ns / 1e9 for r in one.own()]
     for earlier, later in itertools.pairwise(times[1:]):
         assert 0.5 < later - earlier < 0.8
+
+
+def test_a_mark_never_says_that_time_has_passed_for_which_datagrams_still_wait(pair: Pair) -> None:
+    one, _ = pair
+    assert one.process is not None
+    for _ in range(2):
+        one.process.send_signal(signal.SIGSTOP)
+        for n in range(1500):  # more than one drain, in one socket of several
+            send_udp(one.syslog_udp, b"<1>stopped %d" % n)
+            time.sleep(0.001)
+        one.process.send_signal(signal.SIGCONT)
+    one.wait(lambda s: s["counters"]["syslog_udp"] == 3000 and s["own"]["last"] == s["own"]["synced"])
+    time.sleep(1.2)
+    records = everything(one.root / "own")
+    passed_ns = 0
+    for record in records:
+        assert record.time_ns >= passed_ns
+        if record.protocol == Protocol.CONTROL:
+            mark = msgspec.msgpack.decode(record.data, type=Mark)
+            passed_ns = max(passed_ns, record.time_ns if mark.open_since_ns is None else mark.open_since_ns)
+    assert mark.open_since_ns is None, "sockets that nothing is sent to count as drained"
 
 
 def test_orderly_stop_makes_everything_durable(pair: Pair) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from futago.manager import Column, Manager
@@ -17,7 +18,7 @@ from futago.runtime.engine import EngineContext
 from futago.runtime.faults import Refused
 from futago.runtime.log import Log
 from futago.runtime.role import INERT, Role, RoleWatch
-from futago.setup.settings import MemberSettings, PairSettings, Settings
+from futago.setup.settings import MemberSettings, PairSettings, Settings, dump
 from futago.store import migrate
 from futago.store.commit import Connection, Store
 from postgres_cluster import Cluster
@@ -118,7 +119,12 @@ async def bench(tmp_path: Path, database: str) -> AsyncIterator[Bench]:
     path = tmp_path / "controller.sock"
     server = await asyncio.start_unix_server(controller.serve, str(path))
     columns = [Column("test", engines.make)]
-    manager = Manager(SETTINGS, Log(), RoleWatch(path), hub, columns, conninfo=database, controller=path)
+    manager = Manager(
+        *(SETTINGS, Log(), RoleWatch(path), hub, columns),
+        conninfo=database,
+        controller=path,
+        settings_path=tmp_path / "futago.toml",
+    )
     task = asyncio.create_task(manager.run(stop))
     yield Bench(controller, engines, hub, manager, stop, task)
     stop.set()
@@ -168,6 +174,31 @@ async def test_new_epoch_of_a_serving_primary_replaces_the_engines(bench: Bench)
     bench.controller.say(**PRIMARY | {"epoch": 8})
     await _until(lambda: bench.engines.story == ["begin 7", "end 7", "begin 8"])
     assert bench.engines.contexts[0].store is not bench.engines.contexts[1].store
+
+
+async def test_member_that_joins_is_in_the_settings_of_the_engines_without_a_restart(bench: Bench) -> None:
+    bench.controller.say(**PRIMARY)
+    await _until(lambda: bench.engines.story == ["begin 7"])
+    assert bench.engines.contexts[0].settings.peer is None
+    newcomer = MemberSettings(name="m2", service="10.0.0.2", heartbeat="10.1.0.2", interface="eth0")
+    joined = msgspec.structs.replace(SETTINGS, members=[*SETTINGS.members, newcomer])
+    _write(bench.manager.settings_path, "not settings")
+    await asyncio.sleep(1.2)
+    assert bench.engines.story == ["begin 7"]
+    _write(bench.manager.settings_path, dump(joined))
+    await _until(lambda: bench.engines.story == ["begin 7", "end 7", "begin 7"])
+    assert bench.engines.contexts[1].settings.peer == newcomer
+    assert bench.manager.outward.is_allowed
+    seated = msgspec.structs.replace(joined, roster=1)  # concerns no engine
+    _write(bench.manager.settings_path, dump(seated))
+    await _until(lambda: bench.manager.settings == seated)
+    await asyncio.sleep(0.1)
+    assert bench.engines.story == ["begin 7", "end 7", "begin 7"]
+
+
+def _write(path: Path, text: str) -> None:
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").rename(path)
 
 
 async def test_dead_controller_makes_the_manager_inert(tmp_path: Path, bench: Bench) -> None:
