@@ -335,11 +335,17 @@ async def note_agents(conn: Connection, agents: Mapping[str, str], seen_utc: dat
     """
     came_from = list(agents.values())
     addresses = [a if came_from.count(a) == 1 else None for a in came_from]  # behind one translated address: nobody's
+    await conn.execute(  # a message may have come before the agent did: a host that nobody knows gives its address up
+        "UPDATE host SET address = NULL"
+        " WHERE NOT is_registered AND NOT has_agent AND host_name <> ALL(%s) AND address = ANY(%s::inet[])",
+        (list(agents), [a for a in addresses if a is not None]),
+    )
     await conn.execute(
         "INSERT INTO host AS h (host_name, address, is_registered, has_agent, agent_seen_utc)"
         " SELECT v.name, CASE WHEN NOT EXISTS (SELECT FROM host o WHERE o.address = v.address) THEN v.address END,"
         " true, true, %s FROM unnest(%s::text[], %s::inet[]) AS v (name, address) ORDER BY v.name"
         " ON CONFLICT (host_name) DO UPDATE"
-        " SET has_agent = true, agent_seen_utc = excluded.agent_seen_utc, is_registered = true",
+        " SET has_agent = true, agent_seen_utc = excluded.agent_seen_utc, is_registered = true,"
+        " address = coalesce(h.address, excluded.address)",
         (seen_utc, list(agents), addresses),
     )

@@ -586,3 +586,21 @@ async def test_schedule_of_a_net_that_is_gone_complains_once(store: Store, clock
         return await (await conn.execute("SELECT priority FROM event")).fetchall()
 
     assert await store.read(read, name="test.events") == [("critical",)]
+
+
+async def test_an_enrolled_host_takes_its_address_from_a_host_that_nobody_registered(store: Store) -> None:
+    async def before(conn: Connection) -> None:
+        await conn.execute(
+            "INSERT INTO host (host_name, address, is_registered) VALUES ('192.0.2.7', '192.0.2.7', false)"
+        )
+
+    async def note(conn: Connection) -> None:
+        await rows.note_agents(conn, {"web7": "192.0.2.7"}, datetime.now(UTC))
+
+    async def look(conn: Connection) -> list[tuple[object, ...]]:
+        cursor = await conn.execute("SELECT host_name, host(address), is_registered FROM host ORDER BY host_name")
+        return await cursor.fetchall()
+
+    await store.commit(before, name="test")
+    await store.commit(note, name="test")
+    assert await store.read(look, name="test") == [("192.0.2.7", None, False), ("web7", "192.0.2.7", True)]
