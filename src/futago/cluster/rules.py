@@ -61,6 +61,7 @@ class Row:
     do: Callable[[Situation], Actions]
     state: PairState
     command: str = ""
+    waits_for: str = ""  # what ends the situation when the row orders nothing (any more); empty: it always orders
     keeps_wants: bool = False  # what we ask of the peer stays as it is; everywhere else it is withdrawn
     asks_w: bool = False  # the row pursues the open question to W; everywhere else that question is settled and dropped
 
@@ -196,6 +197,7 @@ def _vote(name: str, when: Callable[[Situation], bool], *, because: str, keeps_w
         *,
         state: PairState = PairState.SWITCHING,
         command: str = "",
+        waits_for: str = "",
     ) -> Row:
         return Row(
             id=f"{name}.{part}",
@@ -204,6 +206,7 @@ def _vote(name: str, when: Callable[[Situation], bool], *, because: str, keeps_w
             do=do,
             state=state,
             command=command,
+            waits_for=waits_for,
             keeps_wants=keeps_wants,
             asks_w=True,
         )
@@ -216,6 +219,7 @@ def _vote(name: str, when: Callable[[Situation], bool], *, because: str, keeps_w
             _read_if_any,
             state=PairState.BLOCKED,
             command="futago recover",
+            waits_for="its data, or an operator",
         ),
         row(
             "no-vote",
@@ -224,6 +228,7 @@ def _vote(name: str, when: Callable[[Situation], bool], *, because: str, keeps_w
             _nothing,
             state=PairState.BLOCKED,
             command="futago jury set",
+            waits_for="the peer, or a jury",
         ),
         row(
             "wait-vote",
@@ -232,6 +237,7 @@ def _vote(name: str, when: Callable[[Situation], bool], *, because: str, keeps_w
             _read_if_any,
             state=PairState.BLOCKED,
             command="futago status",
+            waits_for="an answer of W, or the peer",
         ),
         row(
             "intent",
@@ -239,7 +245,7 @@ def _vote(name: str, when: Callable[[Situation], bool], *, because: str, keeps_w
             "; {me} notes on its own disk that it will ask the third vote.",
             _intend,
         ),
-        row("cas", _always, "; {me} asks the third vote to let it serve alone.", _cas),
+        row("cas", _always, "; {me} asks the third vote to let it serve alone.", _cas, waits_for="the answer of W"),
     )
 
 
@@ -260,6 +266,7 @@ CONFIG_ROWS = (
         _stop,
         PairState.BLOCKED,
         "futago jury set",
+        waits_for="a change of the settings",
     ),
 )
 
@@ -313,6 +320,7 @@ MEMORY_ROWS = (
         _read_if_any,
         PairState.BLOCKED,
         "futago recover",
+        waits_for="a newer view without this member",
     ),
     Row(
         "M4.wait",
@@ -321,6 +329,7 @@ MEMORY_ROWS = (
         _read_if_any,
         PairState.BLOCKED,
         "futago status",
+        waits_for="a view from the peer or from W",
     ),
 )
 
@@ -383,6 +392,7 @@ LEARN_ROWS = (
         _read_if_any,
         PairState.BLOCKED,
         "futago force-primary",
+        waits_for="an operator",
     ),
 )
 
@@ -410,6 +420,7 @@ PAIRED_ROWS = (
         PairState.BLOCKED,
         "futago status",
         keeps_wants=True,
+        waits_for="the peer or W",
     ),
     *_vote(
         "T1",
@@ -438,6 +449,7 @@ PAIRED_ROWS = (
         _stop_for_handover,
         PairState.SWITCHING,
         keeps_wants=True,
+        waits_for="PostgreSQL to have stopped",
     ),
     Row(
         "T4.give",
@@ -454,6 +466,7 @@ PAIRED_ROWS = (
         _ask_solo,
         PairState.SWITCHING,
         keeps_wants=True,
+        waits_for="the promise of the peer, or t_stall",
     ),
     Row(
         "P1.no-data",
@@ -462,6 +475,7 @@ PAIRED_ROWS = (
         _nothing,
         PairState.BLOCKED,
         "futago recover",
+        waits_for="the peer to be fit, or an operator",
     ),
     Row(
         "P2.kill",
@@ -483,6 +497,7 @@ PAIRED_ROWS = (
         "{me} is down and waits until {peer} is heard and agrees, or is silent for long enough.",
         _read_if_any,
         PairState.STARTING,
+        waits_for="the peer to agree, or its silence",
     ),
     Row(
         "P3.wait",
@@ -490,6 +505,7 @@ PAIRED_ROWS = (
         "PostgreSQL of {me} is starting or stopping.",
         _nothing,
         PairState.STARTING,
+        waits_for="PostgreSQL to have started or stopped",
     ),
     Row(
         "P4.enforce",
@@ -511,6 +527,7 @@ PAIRED_ROWS = (
         "{me} runs and waits until {peer} has everything that it started with.",
         _nothing,
         PairState.STARTING,
+        waits_for="the confirmation of the peer, or t_stall",
     ),
     Row(
         "P7.serve",
@@ -518,6 +535,7 @@ PAIRED_ROWS = (
         "{me} serves, and {peer} confirms every write.",
         _hold,
         PairState.PAIRED,
+        waits_for="any change",
     ),
 )
 
@@ -531,6 +549,7 @@ SOLO_ROWS = (
         _nothing,
         PairState.BLOCKED,
         "futago recover",
+        waits_for="an operator",
     ),
     Row(
         "S2.look",
@@ -538,6 +557,7 @@ SOLO_ROWS = (
         "{me} served alone before it stopped; it first looks whether anybody knows better.",
         _read_if_any,
         PairState.STARTING,
+        waits_for="an answer of W, or t_det",
     ),
     Row(
         "S3.start",
@@ -559,6 +579,7 @@ SOLO_ROWS = (
         "PostgreSQL of {me} is starting or stopping.",
         _nothing,
         PairState.STARTING,
+        waits_for="PostgreSQL to have started or stopped",
     ),
     Row(
         "S6.promote",
@@ -601,6 +622,7 @@ SOLO_ROWS = (
         "{peer} has the whole database; {me} waits until both journals of messages are on both members.",
         _hold,
         PairState.SOLO,
+        waits_for="the journals",
     ),
     Row(
         "T5.publish",
@@ -616,6 +638,7 @@ SOLO_ROWS = (
         _hold,
         PairState.NO_PEER,
         "futago join",
+        waits_for="a second member",
     ),
     Row(
         "S10.peer-silent",
@@ -624,6 +647,7 @@ SOLO_ROWS = (
         _hold,
         PairState.SOLO,
         "futago recover",
+        waits_for="the peer",
     ),
     Row(
         "S11.serve",
@@ -632,6 +656,7 @@ SOLO_ROWS = (
         _hold,
         PairState.SOLO,
         "futago recover",
+        waits_for="the peer to follow closely",
     ),
 )
 
@@ -669,6 +694,7 @@ STANDBY_ROWS = (
         _nothing,
         PairState.BLOCKED,
         "futago recover",
+        waits_for="a newer view without this member",
     ),
     Row(
         "B3.start",
@@ -690,6 +716,7 @@ STANDBY_ROWS = (
         "PostgreSQL of {me} is starting or stopping.",
         _nothing,
         PairState.STARTING,
+        waits_for="PostgreSQL to have started or stopped",
     ),
     Row(
         "B6.wait-stream",
@@ -697,6 +724,7 @@ STANDBY_ROWS = (
         "{me} is a standby in the pair and waits for the stream from {peer}.",
         _nothing,
         PairState.STARTING,
+        waits_for="the stream, or a newer view without this member",
     ),
     Row(
         "B7.follow",
@@ -704,6 +732,7 @@ STANDBY_ROWS = (
         "{me} confirms every write of {peer} and can take over.",
         _nothing,
         PairState.PAIRED,
+        waits_for="any change",
     ),
 )
 
@@ -730,6 +759,7 @@ REJOIN_ROWS = (
         _read_if_any,
         PairState.BLOCKED,
         "futago force-primary",
+        waits_for="the peer, or an operator",
     ),
     Row(
         "R3.running",
@@ -737,6 +767,7 @@ REJOIN_ROWS = (
         "{me} is being brought back from {peer}.",
         _nothing,
         PairState.SOLO,
+        waits_for="the end of this step",
     ),
     Row(
         "R4.follow",
@@ -744,6 +775,7 @@ REJOIN_ROWS = (
         "{me} follows {peer} and waits to be made part of the pair.",
         _nothing,
         PairState.SOLO,
+        waits_for="the primary to add this member",
     ),
     Row(
         "R5.wait-primary",
@@ -751,6 +783,7 @@ REJOIN_ROWS = (
         "{me} waits until {peer} serves, to be brought back from it.",
         _nothing,
         PairState.SWITCHING,
+        waits_for="the peer to serve",
     ),
     Row(
         "R6.manual",
@@ -759,6 +792,7 @@ REJOIN_ROWS = (
         _nothing,
         PairState.SOLO,
         "futago recover",
+        waits_for="an operator",
     ),
     Row(
         "R7.pause",
@@ -769,6 +803,7 @@ REJOIN_ROWS = (
         _nothing,
         PairState.SOLO,
         "futago recover",
+        waits_for="the end of the pause",
     ),
     Row(
         "R8.rejoin",

@@ -95,7 +95,7 @@ class Database:
     @property
     def peer_flush(self) -> int:
         """As primary: what the standby has confirmed."""
-        return LSN_BASE + self.stream.acked if self.state in SERVES and self.stream is not None else 0
+        return LSN_BASE + self.stream.acked if self.stream is not None and self.stream.primary is self else 0
 
     @property
     def is_streaming(self) -> bool:
@@ -105,7 +105,7 @@ class Database:
     @property
     def is_primary(self) -> bool:
         """It can commit, if only in old sessions."""
-        return self.is_running and self.state in SERVES
+        return self.is_running and self.state in SERVES and not self.has_signal
 
     @property
     def can_acknowledge(self) -> bool:
@@ -248,7 +248,7 @@ class Database:
         """Notice that the connection is gone."""
         if self.stream is stream:
             self.stream = None
-            if self.state in SERVES and self.setting and self.unconfirmed_at is None:
+            if self.is_primary and self.setting and self.unconfirmed_at is None:
                 self.unconfirmed_at = self.engine.now
             self.on_change()
 
@@ -273,7 +273,7 @@ class Database:
     def push(self) -> None:
         """Send what the standby lacks, one piece under way at a time."""
         stream = self.stream
-        if stream is None or stream.is_moving or self.state not in SERVES or stream.acked >= len(self.wal):
+        if stream is None or stream.is_moving or stream.primary is not self or stream.acked >= len(self.wal):
             return
         stream.is_moving = True
         upto = len(self.wal)
@@ -311,6 +311,8 @@ class Database:
         """Do what a receiver and a sender do now and then: connect again, or give a dead line up."""
         if self.stream is None:
             self.try_connect()
+        elif self.stream.standby is self and self.other.stream is not self.stream and self._is_passing():
+            self.forget(self.stream)  # the sender is gone, and now that packets pass again this end is told
         elif not self.is_frozen() and self.stream.is_given_up(self.engine.now, is_passing=self._is_passing()):
             self.forget(self.stream)
 

@@ -169,6 +169,7 @@ class World:
 
     def _operate(self, m: SimMember) -> None:
         """An operator repairs what is left to an operator."""
+        m.power_on()
         if not self.is_over and m.is_running and m.cfg.recovery == "manual":
             m.op = Op(OpKind.RECOVER, m.local())
             m.poke()
