@@ -133,7 +133,6 @@ class Postgres:
         """Learn how far the data of a stopped server go. Until it is known, the position counts as unknown (0)."""
         if self.board.pg.state in RUNNING or self.board.pg.state is PgState.ABSENT:
             return
-        self.board.put_pg(flush=Lsn(0), replay=Lsn(0))
         try:
             end = await self.wal_end(await self.control_data())
         except WorldFault as e:
@@ -341,11 +340,14 @@ class Postgres:
     async def _sweep(self) -> None:
         with contextlib.suppress(Unknown):
             await self.unit.kill()  # a busy backend outlives its postmaster by seconds
+        await self.read_control()
 
     def _fell(self, *, is_death: bool) -> None:
         count = self.board.pg.died_count + 1 if is_death else self.board.pg.died_count
         self.board.put_pg(
             state=PgState.DIED if is_death else PgState.STOPPED,
+            flush=Lsn(0),  # what it had told was older than what it had written
+            replay=Lsn(0),
             is_streaming=False,
             peer_is_streaming=False,
             unconfirmed_since=None,

@@ -23,6 +23,7 @@ ALIGN = 8
 _SEGMENT = re.compile(r"([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})\Z")
 _LAST = re.compile(r"error in WAL record at ([0-9A-F]+/[0-9A-F]+)")
 _NEXT = re.compile(r"(?:invalid|incorrect|unexpected|record with|out-of-sequence)[^:]* at ([0-9A-F]+/[0-9A-F]+)")
+_MISSING = re.compile(r"could not (?:find|open) file \"(?:[^\"]*/)?([0-9A-F]{24})\"")
 _RECORD = re.compile(r"len \(rec/tot\):\s*\d+/\s*(\d+),.*lsn: ([0-9A-F]+/[0-9A-F]+)")
 
 
@@ -32,6 +33,11 @@ class End:
 
     timeline: int
     at: Lsn
+
+
+def begin_of(name: str) -> int:
+    """Return the position where a segment file begins."""
+    return (int(name[8:16], 16) << 32) + int(name[16:24], 16) * SEGMENT_BYTES
 
 
 def newest_timeline(names: list[str], redo: int) -> tuple[int, int]:
@@ -45,8 +51,7 @@ def newest_timeline(names: list[str], redo: int) -> tuple[int, int]:
         found = _SEGMENT.match(name)
         if found is None:
             continue
-        timeline, high, low = (int(x, 16) for x in found.groups())
-        begins = (high << 32) + low * SEGMENT_BYTES
+        timeline, begins = int(found[1], 16), begin_of(name)
         if begins + SEGMENT_BYTES > redo:
             best[timeline] = min(begins, best.get(timeline, begins))
     if not best:
@@ -72,6 +77,9 @@ async def find_end(bin_dir: Path, data: Path, *, names: list[str], redo: int) ->
     following = _NEXT.search(dumped.err)
     if following is not None:
         return End(timeline, Lsn(lsn(following[1])))
+    missing = _MISSING.search(dumped.err)
+    if missing is not None:  # everything up to a segment that was never begun
+        return End(timeline, Lsn(begin_of(missing[1])))
     last = _LAST.search(dumped.err)
     if last is None:
         raise Refused(f"pg_waldump: {dumped.last_words}")

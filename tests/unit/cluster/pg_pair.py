@@ -4,7 +4,9 @@ our rooms."""
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -69,6 +71,15 @@ class ProcessUnit:
         return [int(x) for x in path.read_text().split()] if path.exists() else []
 
 
+@functools.cache
+def _founded() -> Path:
+    home = Path(tempfile.mkdtemp(prefix="futago-founded."))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    home.chmod(0o755)
+    found.found_database(Layout(data=home / "pg/data", volume=home / "pg"))
+    return home / "pg"
+
+
 class Member:
     """One member's PostgreSQL rooms."""
 
@@ -104,7 +115,9 @@ class Member:
         await self.peer.sync.pause_own_replay(pause=pause)
 
     def found(self) -> None:
-        found.found_database(self.layout)
+        """Put a freshly founded database here; founding itself is done once for all tests."""
+        shutil.rmtree(self.layout.volume)
+        subprocess.run(["cp", "-a", str(_founded()), str(self.layout.volume)], check=True)
 
     async def copy_from(self, other: Member) -> None:
         """Take a base backup over TLS with the member's certificate."""
