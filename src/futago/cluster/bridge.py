@@ -124,6 +124,7 @@ class Controller:
         self.executor = Executor(self._hands(), log=log)
         self.desk = self._make_desk()
         self.decision: Decision | None = None
+        self._decided = asyncio.Event()
         self.facts: Facts = self.board.facts()
         self._said: tuple[object, ...] = ()
         self._guard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -193,7 +194,7 @@ class Controller:
                 self.programs.run(),
                 self.network.run(),
                 SystemDisk(self.keeper).run(),
-                LocalWindow(self.desk, log=self.log).run(),
+                self._open_local_window(),
                 NetworkWindow(self.desk, self.settings, context=server, log=self.log).run(),
                 self._reload_on(hangup, group),
             ]
@@ -210,6 +211,13 @@ class Controller:
         self._watchdog.close()
         self._feed()  # a successor has its full second
         return 0
+
+    async def _open_local_window(self) -> None:
+        """Tell roles from the first decision on: a controller that has just been restarted must not say "none" before
+        it has looked, or everything that it adopts would stop.
+        """
+        await self._decided.wait()
+        await LocalWindow(self.desk, log=self.log).run()
 
     def _start_exchange(self, group: asyncio.TaskGroup, before: Settings | None = None) -> None:
         """Begin heartbeats with the peer and the conversation with the jury; what has not changed is left alone, since
@@ -265,6 +273,7 @@ class Controller:
     def _act(self, facts: Facts, decision: Decision, now: int) -> int:
         """Begin what was decided; tell what changed; return when to look again."""
         self.facts, self.decision = facts, decision
+        self._decided.set()
         self.switches.note(facts, decision, now)
         due = self.executor.perform(decision.actions, now)
         said = (decision.rule, decision.state, decision.is_protected, facts.durable.view)

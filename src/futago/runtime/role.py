@@ -2,8 +2,8 @@
 
 Lives here: the role itself, and the watch that follows the controller's local socket. Must not live here: any
 decision about roles. The idea: a lamp on the wall. While it burns green a program works; when it goes out, for
-whatever reason (role lost, controller dead, socket silent for two seconds), the program is inert. A missing lamp is
-as one that is out.
+whatever reason (role lost, socket silent for two seconds, controller gone for one), the program is inert. A missing
+lamp is as one that is out.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from pathlib import Path
 
 import msgspec
 
+from futago.runtime.clock import S, now_at
 from futago.runtime.faults import RemoteProtocolFault
 from futago.runtime.log import Log
 from futago.setup import paths
 
 SILENCE_S_MAX = 2.0  # the controller writes a line every 500 ms at the latest
+GRACE_S = 1.0  # a killed controller is back sooner and adopts what runs; else the guard closes the gate after as long
 RETRY_S = 0.05  # a killed controller is back in 50 ms
 LINE_BYTES_MAX = 64 * 1024
 
@@ -95,6 +97,7 @@ class RoleWatch:
         self._log = log
         self._role = INERT
         self._news: asyncio.Future[None] | None = None
+        self._heard_at = 0
 
     @property
     def role(self) -> Role:
@@ -114,25 +117,35 @@ class RoleWatch:
         try:
             while True:
                 await self._follow()
-                self._set(INERT)
+                if self._grace_s <= 0:
+                    self._set(INERT)
                 await asyncio.sleep(RETRY_S)
         finally:
             self._set(INERT)
 
+    @property
+    def _grace_s(self) -> float:
+        """How long the role that was told last still counts without a controller."""
+        return GRACE_S - (now_at() - self._heard_at) / S
+
     async def _follow(self) -> None:
         writer: asyncio.StreamWriter | None = None
+        is_told = False
         try:
-            async with asyncio.timeout(SILENCE_S_MAX):
+            async with asyncio.timeout(SILENCE_S_MAX if self._role == INERT else max(RETRY_S, self._grace_s)):
                 reader, writer = await asyncio.open_unix_connection(str(self._path), limit=LINE_BYTES_MAX)
                 writer.write(b'{"op":"role"}\n')
                 await writer.drain()
             while True:
-                async with asyncio.timeout(SILENCE_S_MAX):
+                async with asyncio.timeout(SILENCE_S_MAX if is_told else max(RETRY_S, self._grace_s)):
                     line = await reader.readline()
                 if not line:
                     return
                 self._set(parse_line(line))
+                is_told, self._heard_at = True, now_at()
         except (OSError, TimeoutError, ValueError, RemoteProtocolFault) as e:
+            if is_told and isinstance(e, TimeoutError):
+                self._heard_at = 0  # it lives and says nothing: no grace
             if self._role != INERT and self._log is not None:
                 self._log.warning("role.lost", error=str(e) or type(e).__name__)
         finally:

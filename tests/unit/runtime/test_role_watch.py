@@ -83,6 +83,27 @@ async def test_watch_follows_and_goes_inert_when_the_controller_dies(tmp_path: P
         assert await asyncio.wait_for(watch.changed(role), 2) == INERT
 
 
+async def test_watch_keeps_the_role_while_a_killed_controller_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "c.sock"
+    watch = RoleWatch(path)
+    seen: list[Role] = []
+    async with running(watch):
+        async with controller(path, lambda w: w.write(json.dumps(LINE).encode() + b"\n")):
+            role = await asyncio.wait_for(watch.changed(INERT), 2)
+        noting = asyncio.create_task(_note(watch, seen))
+        await asyncio.sleep(role_module.GRACE_S / 4)
+        path.unlink(missing_ok=True)
+        async with controller(path, lambda w: w.write(json.dumps(LINE).encode() + b"\n")):
+            await asyncio.sleep(role_module.GRACE_S / 2)
+            assert watch.role == role and not seen
+        noting.cancel()
+
+
+async def _note(watch: RoleWatch, seen: list[Role]) -> None:
+    while True:
+        seen.append(await watch.changed())
+
+
 async def test_watch_goes_inert_when_a_living_socket_falls_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
