@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import struct
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from futago.cluster.address import netlink
 from futago.runtime.clock import S, now_at
@@ -28,6 +28,7 @@ ANNOUNCE_EVERY_S = 15.0  # a split that heals leaves stale neighbours, whom nobo
 CONFLICT_AGE_MAX = 5 * S
 DRAIN_MAX = 64
 ETH_P_ARP = 0x0806
+SIOCGIFFLAGS, IFF_UP, IFF_RUNNING = 0x8913, 0x1, 0x40
 BROADCAST = b"\xff" * 6
 _ARP = struct.Struct("!HHBBH6s4s6s4s")
 
@@ -199,7 +200,12 @@ class FloatingAddress:
 
 
 def _has_carrier(interface: str) -> bool:
+    """Is the interface up, with a carrier? Source: netdevice(7), SIOCGIFFLAGS; IFF_RUNNING is the operational
+    state."""
     try:
-        return Path(f"/sys/class/net/{interface}/carrier").read_text(encoding="ascii").strip() == "1"
-    except OSError:  # absent, or administratively down (EINVAL)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            answer = fcntl.ioctl(s, SIOCGIFFLAGS, struct.pack("16sh14x", interface.encode()[:15], 0))
+    except OSError:
         return False
+    (flags,) = struct.unpack_from("H", answer, 16)
+    return flags & (IFF_UP | IFF_RUNNING) == IFF_UP | IFF_RUNNING
