@@ -208,4 +208,4 @@ def _has_carrier(interface: str) -> bool:
     except OSError:
         return False
     (flags,) = struct.unpack_from("H", answer, 16)
-    return flags & (IFF_UP | IFF_RUNNING) == IFF_UP | IFF_RUNNING
+    return bool(flags & IFF_UP and flags & IFF_RUNNING)
