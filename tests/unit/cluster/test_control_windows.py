@@ -214,7 +214,7 @@ async def test_stranger_without_a_certificate_gets_admission_and_nothing_else(
 
         return Ended
 
-    monkeypatch.setattr(control.process, "run", admission)
+    monkeypatch.setattr("futago.cluster.control.process.run", admission)
     async with network(tmp_path, monkeypatch) as (keys, _):
         import ssl
 

@@ -154,5 +154,6 @@ async def test_outcomes_become_facts_and_the_self_test_has_an_age(bmc: Bmc) -> N
     bmc.process.kill()
     bmc.process.wait()
     await desk.off(Epoch(8))
-    assert board.fence.outcome is FenceOutcome.UNKNOWN and board.fence.epoch == 8
+    outcome: object = board.fence.outcome
+    assert outcome is FenceOutcome.UNKNOWN and board.fence.epoch == 8
     assert not desk.tested["m2"].is_fresh(now_at()) and desk.tested["m2"].error

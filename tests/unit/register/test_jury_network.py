@@ -13,6 +13,7 @@ import pytest
 from futago.agent.juror import Juror as JurorServer
 from futago.cluster.model import Epoch, Lsn, MemberName, View
 from futago.link import tls
+from futago.link.jurors import Identified
 from futago.register import jury as jury_room
 from futago.register.jury import Jury
 from futago.runtime.clock import now_at
@@ -55,7 +56,7 @@ class Bench:
             found.append(Juror(j.name, j.address, j.port, answer.acceptor_id))
         return found
 
-    async def identify(self, juror: Juror) -> jury_room.Identified:
+    async def identify(self, juror: Juror) -> Identified:
         async with asyncio.timeout(5):
             while True:
                 with contextlib.suppress(Refused):
