@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "lab"))
 
 from senders import ApiWriter, Write
 
-from futago.lab.lab import Lab
-from futago.lab.pair import PROGRAM, form_pair, wait_protected
+from futago.lab.lab import PROGRAM, Lab
+from futago.lab.pair import form_pair, wait_protected
 from futago.lab.progress import say
 from futago.runtime.clock import now_at
 
@@ -83,19 +83,24 @@ def one_round(lab: Lab, name: str, number: int) -> tuple[float, dict[str, float]
     time.sleep(QUIET_S)
     at = FIGURES[name](lab)
     first = writer.wait_for_write_after(at, deadline_s=60)
+    steps = {} if name == "controller_kill" else steps_of(lab, before)
     time.sleep(3 if name in IN_PLACE else QUIET_S)
     writes = writer.stop()
     outage = longest_gap(writes, at) if name in IN_PLACE or name == "switchover" else (first.acked_at - at) / 1e9
-    after = wait_protected(lab, deadline_s=180)
-    return outage, steps_of(before, after, lab) | {"first_write": outage}
+    wait_protected(lab, deadline_s=180)
+    return outage, steps | {"first_write": outage}
 
 
-def steps_of(before: dict[str, Any], after: dict[str, Any], lab: Lab) -> dict[str, float]:
-    """Return the steps of the switch that happened between two statuses, seconds; empty if there was none."""
-    switch = after.get("last_failover") or after.get("last_switch") or {}
-    if after["epoch"] == before["epoch"] or not switch:
-        return {}
-    return {step["name"]: step["ms"] / 1000 for step in switch["steps"]}
+def steps_of(lab: Lab, before: dict[str, Any]) -> dict[str, float]:
+    """Return the steps of the switch since the status `before`, in seconds, once the service says that it is over."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        switch = (lab.pair_status() or {}).get("last_switch") or {}
+        steps = {step["name"]: step["ms"] / 1000 for step in switch.get("steps", [])}
+        if switch.get("epoch", 0) > before["epoch"] and ("gate" in steps or "solo" in steps):
+            return steps
+        time.sleep(0.2)
+    return {}
 
 
 def figure(lab: Lab, name: str, n: int, profile: str) -> dict[str, Any]:

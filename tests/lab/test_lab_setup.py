@@ -14,8 +14,8 @@ from pathlib import PurePath
 
 import pytest
 
-from futago.lab.lab import Lab, LabHost
-from futago.lab.pair import PROGRAM, wait_for_pair
+from futago.lab.lab import PROGRAM, Lab, LabHost
+from futago.lab.pair import wait_for_pair
 from futago.lab.progress import say
 from futago.lab.topology import BMC_USER, FLOATING_IP, Network, bmc_address, standard
 

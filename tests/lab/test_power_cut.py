@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from load import Night
 
-from futago.lab.lab import Lab
-from futago.lab.pair import PROGRAM, wait_for_pair, wait_protected
+from futago.lab.lab import PROGRAM, Lab
+from futago.lab.pair import wait_for_pair, wait_protected
 
 
 def other(member: str) -> str:

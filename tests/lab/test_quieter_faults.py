@@ -12,8 +12,8 @@ import pytest
 from load import Night
 from test_power_cut import other, recover
 
-from futago.lab.lab import Lab
-from futago.lab.pair import PROGRAM, wait_for_pair, wait_protected
+from futago.lab.lab import PROGRAM, Lab
+from futago.lab.pair import wait_for_pair, wait_protected
 from futago.runtime.clock import now_at
 
 CLIENT_PATIENCE_S = 5.0  # far above the targets of the bench: a test is no measurement

@@ -27,11 +27,13 @@ from futago.lab.topology import MEMBERS, Node, standard
 from futago.runtime.clock import now_utc
 from futago.runtime.faults import OperatorFault, Refused, Unknown
 
+PROGRAM = "/opt/futago/bin/futago"  # on every lab host
 _REQUEST_DEADLINE_S = 90.0
+_STATUS_DEADLINE_S = 4.0
 LOGS_KEPT = 8  # folders of console logs of labs that are gone
 
 
-__all__ = ["HostProcess", "Lab", "LabHost", "remove_orphans"]
+__all__ = ["PROGRAM", "HostProcess", "Lab", "LabHost", "remove_orphans"]
 
 
 class Lab:
@@ -274,23 +276,21 @@ class Lab:
         return str(primary) if target == "primary" else next(m for m in MEMBERS if m != primary)
 
     def pair_status(self) -> dict[str, Any] | None:
-        """Return what `futago status --json` prints on a living member, one that names a primary preferred.
+        """Return what `futago status --json` prints on a living member, the one that knows the newest epoch.
 
         None when none can say.
         """
-        best: dict[str, Any] | None = None
-        for member in MEMBERS:
-            try:
-                done = self.host(member).run(["/opt/futago/bin/futago", "status", "--json"], check=False, deadline_s=10)
-                found = json.loads(done.stdout)
-            except (Refused, Unknown, ValueError):
-                continue
-            if not isinstance(found, dict) or "state" not in found:
-                continue
-            if found.get("primary"):
-                return found
-            best = best or found
-        return best
+        found = [status for member in MEMBERS if (status := self._told_by(member)) is not None]
+        return max(found, key=lambda s: (s.get("primary") is not None, s.get("epoch") or 0), default=None)
+
+    def _told_by(self, member: str) -> dict[str, Any] | None:
+        """Return what a member says; None if it is off, or too busy (booting, frozen) to say anything soon."""
+        try:
+            done = self.host(member).run([PROGRAM, "status", "--json"], check=False, deadline_s=_STATUS_DEADLINE_S)
+            found = json.loads(done.stdout)
+        except (Refused, Unknown, ValueError):
+            return None
+        return found if isinstance(found, dict) and "state" in found else None
 
     def status(self) -> dict[str, Any]:
         """Return the daemon's status, each host's systemd state, and the pair's status under `pair`."""

@@ -13,12 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from futago.lab.lab import Lab, LabHost
+from futago.lab.lab import PROGRAM, Lab, LabHost
 from futago.lab.progress import Say, silent, step
 from futago.lab.topology import BMC_USER, FLOATING_IP, Network, bmc_address
 from futago.runtime.faults import Refused, Unknown
 
-PROGRAM = "/opt/futago/bin/futago"
 FENCE_PASSWORD = "/root/fence.password"  # noqa: S105  a file's name
 ADMIN_PASSWORD = "/root/admin.password"  # noqa: S105
 ADMIN_TOKEN = "/etc/futago/secrets/admin.token"  # noqa: S105

@@ -8,12 +8,14 @@ request never waits for a database that it may not use.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from futago.runtime.faults import OperatorFault
 from futago.runtime.log import Log
 from futago.runtime.role import Role, RoleWatch
-from futago.setup.settings import Settings
+from futago.setup.settings import Settings, load
 from futago.store.commit import Store
 from futago.web.faults import NotServing
 from futago.web.model import Health
@@ -100,4 +102,8 @@ class Serving:
             await store.close()
 
     def _address(self, member: str | None) -> str | None:
+        """Return where a member is; one that joined after we started stands in the settings file by now."""
+        if member is not None and all(m.name != member for m in self._settings.members):
+            with contextlib.suppress(OperatorFault):
+                self._settings = load()
         return next((m.service for m in self._settings.members if m.name == member), None)
