@@ -179,7 +179,8 @@ def _fence(s: Situation, _row: Row) -> Actions:
     if s.f.durable.stopped_epoch >= s.epoch or s.has_learned:
         return ()
     since = s.f.started_at if s.f.won_at is None else s.f.won_at
-    if s.talks and s.now - since < LEARN_GRACE_HEARTBEATS * s.cfg.h:
+    is_in_grace = s.talks and s.now - since < LEARN_GRACE_HEARTBEATS * s.cfg.h
+    if is_in_grace or not (s.talks or s.is_lost):  # a controller that just started listens first
         return ()
     if fence.epoch == s.epoch and fence.outcome is not FenceOutcome.NONE:
         is_pause_over = fence.at is not None and s.now - fence.at >= FENCE_AGAIN_NS
@@ -326,7 +327,7 @@ def _deadlines(s: Situation) -> Iterator[int]:
     yield s.watch_from + 2 * cfg.h
     yield s.watch_from + cfg.t_det
     yield s.watch_from + cfg.t_det + cfg.bias
-    yield max(s.contact_at, f.started_at) + cfg.t_self
+    yield max(s.contact_at, s.contact_base) + cfg.t_self
     yield f.started_at + cfg.t_det
     for link in f.peer.links:
         if link.echo_at is not None:

@@ -301,6 +301,9 @@ class Facts:
     # when W gave us the present view without the peer's consent; None: it consented, or we restarted since
     won_at: At | None = None
     started_at: At = At(0)  # when this controller began to watch
+    # the last contact to peer or W that an earlier controller of this boot noted (on tmpfs): T_self is not renewed by a
+    # restart. None: this host booted since; 0: something was adopted and nothing is known
+    contact_before: At | None = None
     # the loop found that it had stood still for longer than t_self: until it has heard peer or W again, act as
     # isolated
     woke_at: At | None = None

@@ -118,7 +118,13 @@ class Situation:
         contact = self.contact_at
         if self.f.woke_at is not None and contact < self.f.woke_at:
             return True
-        return self.now - max(contact, self.f.started_at) >= self.cfg.t_self
+        return self.now - max(contact, self.contact_base) >= self.cfg.t_self
+
+    @property
+    def contact_base(self) -> At:
+        """From when on T_self is counted when this controller has had no contact itself."""
+        before = self.f.contact_before
+        return self.f.started_at if before is None else before
 
     @property
     def is_w_fresh(self) -> bool:

@@ -89,7 +89,7 @@ class Checker:
             return
         if view.is_solo:
             return
-        if not (db.waits and db.peer_flush >= db.start_flush):
+        if not (db.waits and db.is_caught_up):
             self.fail("I5", f"{member.name} opens its gate while paired before the peer has everything")
 
     def on_destroy(self, member: SimMember) -> None:

@@ -148,7 +148,7 @@ class Database:
         waiting, self.waiting = self.waiting, []
         self.sessions_instance += 1
         self.start_position = len(self.wal)
-        self.is_caught_up = False
+        self.is_caught_up = self.peer_flush >= self.start_flush
         for wait in waiting:
             wait.done(None)
 

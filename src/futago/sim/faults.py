@@ -40,14 +40,17 @@ class Faults:
                 self.engine.at(when, lambda kind=kind: self.strike(kind))  # type: ignore[misc]
 
     def strike(self, kind: str) -> None:
-        """Let one fault happen, unless the chaos is over."""
+        """Let one fault happen, unless the chaos is over; another kind where this one finds nothing to break."""
         if self.world.is_healing:
             return
-        self.count += 1
+        before = self.count
         KINDS[kind](self)
+        while self.count == before:
+            KINDS[self.engine.random.choice(sorted(KINDS))](self)
 
     def say(self, what: str) -> None:
-        """Tell the story."""
+        """Count a fault and tell the story."""
+        self.count += 1
         self.engine.tell("FAULT", what)
 
     def member(self) -> SimMember:
@@ -75,6 +78,8 @@ class Faults:
 
 def _power_cut(f: Faults) -> None:
     m = f.member()
+    if not m.is_powered:
+        return
     f.say(f"power of {m.name} is cut")
     m.power_off()
     if f.engine.chance(0.7):
@@ -90,6 +95,8 @@ def _power_cut_both(f: Faults) -> None:
 
 def _shutdown(f: Faults) -> None:
     m = f.member()
+    if not m.is_running:
+        return
     f.say(f"{m.name} is rebooted in order")
     m.shut_down()
     f.later(3 * S, 12 * S, m.power_on)
@@ -97,18 +104,24 @@ def _shutdown(f: Faults) -> None:
 
 def _freeze(f: Faults) -> None:
     m = f.member()
+    if not m.is_powered or m.frozen_at is not None:
+        return
     f.say(f"{m.name} is frozen")
     m.freeze(f.engine.between(S // 2, 12 * S))
 
 
 def _controller_kill(f: Faults) -> None:
     m = f.member()
+    if not m.is_alive:
+        return
     f.say(f"controller of {m.name} is killed")
     m.kill_controller(f.engine.between(50 * MS, 300 * MS) if f.engine.chance(0.7) else f.engine.between(S, 5 * S))
 
 
 def _controller_kills(f: Faults) -> None:
     m = f.member()
+    if not m.is_alive:
+        return
     f.say(f"controller of {m.name} is killed again and again")
     for i in range(f.engine.random.randint(2, 5)):
         f.engine.after(
@@ -124,7 +137,7 @@ def _postgres_kill(f: Faults) -> None:
 
 
 def _postgres_hang(f: Faults) -> None:
-    m, db = f.member(), f.member().db
+    m = f.member()
     db = m.db
     if not db.is_running or db.state not in (PgState.PRIMARY, PgState.STANDBY):
         return
@@ -270,6 +283,8 @@ def _clients_cut(f: Faults) -> None:
 
 def _switchover(f: Faults) -> None:
     m = f.member()
+    if not m.is_running:
+        return
     f.say(f"an operator asks {m.name} for a switchover")
     m.op = Op(OpKind.SWITCHOVER, m.local())
     m.poke()

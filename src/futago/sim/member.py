@@ -33,6 +33,7 @@ from futago.cluster.model import (
     Rejoin,
     Wants,
 )
+from futago.cluster.situation import Situation
 from futago.register.model import NO_BALLOT, Ballot
 from futago.sim.checks import ROLE_STALE_NS, THAW_GRACE_NS
 from futago.sim.database import Database
@@ -79,6 +80,7 @@ class Volatile:
         self.won_at: int | None = None
         self.started_at = at
         self.watching_since = at
+        self.contact_before: int | None = None
         self.woke_at: int | None = None
         self.busy: set[str] = set()
         self.is_writing = False
@@ -124,6 +126,7 @@ class SimMember:
         self._wake_token = 0
         self._seq = 0
         self.journals_at = 0
+        self.contact_note: int | None = None  # on tmpfs: survives the controller, not the host
         self.v = Volatile(0)
 
     # --- time and life ---
@@ -161,6 +164,7 @@ class SimMember:
         self.is_alive = True
         self.life += 1
         self.v = Volatile(self.local())
+        self.v.contact_before = self.contact_note
         if self.db.state is PgState.STARTING or self.db.state is PgState.STOPPING:
             self.db.stop(PgState.STOPPED)  # the starter died with the controller's order
         self.engine.tell(self.name, f"controller starts; its disk says {self._view_text()}")
@@ -197,6 +201,7 @@ class SimMember:
         self.frozen_at = None
         self._deferred.clear()
         self.gate_open = self.address = False
+        self.contact_note = None
         absent = self.db.state is PgState.ABSENT
         self.db.stop(PgState.ABSENT if absent else PgState.STOPPED)
         self.engine.tell(self.name, "power is gone")
@@ -389,6 +394,7 @@ class SimMember:
             service_ok=self.service_ok,
             won_at=_at(v.won_at),
             started_at=At(v.started_at),
+            contact_before=_at(v.contact_before),
             woke_at=_at(v.woke_at),
         )
 
@@ -410,8 +416,11 @@ class SimMember:
         if not self.is_running:
             return
         now = self.local()
-        d = decide(self.facts(), now)
         v = self.v
+        facts = self.facts()
+        contact = Situation(facts, now).contact_at
+        self.contact_note = max(contact, v.contact_before or v.started_at, self.contact_note or 0)
+        d = decide(facts, now)
         before = v.decision
         v.decision, v.decided_at = d, self.engine.now
         self.world.rules[d.rule] = self.world.rules.get(d.rule, 0) + 1

@@ -220,8 +220,11 @@ class World:
         self.checker.fail("L2" if self._is_serving() else "L1", f"the core does not {what}: {says}")
 
     def _may_serve(self, m: SimMember) -> bool:
-        """The newest view that exists anywhere counts on this member."""
-        views = [x.disk.view for x in self.members if x.disk.view is not None]
+        """The newest view that this member can learn of counts on it, and it has data.
+
+        A view that only the lost member had written is no promise: the pair was not protected yet.
+        """
+        views = [m.disk.view] if m.disk.view is not None else []
         for juror in self.jurors.values():
             value = juror.state.value
             if value is not None:

@@ -260,6 +260,14 @@ def test_isolated_primary_closes_gate_and_address_and_waits() -> None:
     assert do(alone, gate=Gate.CLOSED, address_held=False).rule == "I2.wait"
 
 
+def test_controller_that_restarts_again_and_again_does_not_renew_its_time_to_serve_alone() -> None:
+    young = Peer(watching_since=At(NOW - S // 10))
+    facts = replace(SERVING, peer=young, register=Register(is_configured=True), started_at=At(NOW - S // 10))
+    assert do(facts, contact_before=At(NOW - S)).is_serving
+    assert do(facts, contact_before=At(NOW - 3 * S)).rule == "I1.close"
+    assert do(facts, contact_before=At(0)).rule == "I1.close"
+
+
 def test_isolated_solo_primary_keeps_serving() -> None:
     d = do(ALONE, peer=heard(beat(PAIRED), LONG), register=w(SOLO, LONG))
     assert d.is_serving and not any(isinstance(a, SetGate | HoldAddress) for a in d.actions)
@@ -449,6 +457,12 @@ def test_fence_that_answers_unknown_is_no_proof_but_t_self_is() -> None:
     assert not do(TOOK_OVER, fence=unknown).may_act_outward
     assert do(TOOK_OVER, fence=unknown, won_at=At(NOW - 3 * S)).may_act_outward
     assert not do(TOOK_OVER, fence=unknown, won_at=None, started_at=At(NOW - S)).may_act_outward
+
+
+def test_winner_that_just_restarted_listens_before_it_shoots() -> None:
+    restarted = replace(TOOK_OVER, won_at=None, started_at=At(NOW - S), peer=Peer(watching_since=At(NOW - S)))
+    assert do(restarted).actions == ()
+    assert FenceOff(Epoch(6)) in do(restarted, peer=Peer(watching_since=At(NOW - 3 * S))).actions
 
 
 def test_loser_that_learned_the_view_is_not_shot() -> None:

@@ -221,6 +221,7 @@ def any_facts(r: random.Random) -> Facts:
         maintenance=r.random() < 0.05,
         won_at=r.choice((None, FRESH, LONG)),
         started_at=r.choice((FRESH, LONG)),
+        contact_before=r.choice((None, None, FRESH, LONG)),
         woke_at=r.choice((None, None, None, FRESH, LONG)),
     )
 
@@ -243,7 +244,14 @@ def changed(f: Facts, r: random.Random, *, at_most: int) -> Facts:
     """The same situation with up to so many facts replaced by others."""
     other = any_facts(r)
     names = r.sample(NAMES_OF_FACTS, r.randint(0, at_most))
-    return replace(f, **{name: getattr(other, name) for name in names})
+    f = replace(f, **{name: getattr(other, name) for name in names})
+    hb, w = f.peer.heartbeat, f.register
+    if hb is not None and r.random() < 0.3:
+        f = replace(f, peer=replace(f.peer, heartbeat=replace(hb, wants=r.choice(WANTS), intent=Epoch(0))))
+    if w.is_configured and r.random() < 0.2:
+        at = r.choice((None, FRESH, LONG))
+        f = replace(f, register=replace(w, read_at=at, contact_at=at))
+    return f
 
 
 def check(f: Facts, d: Decision) -> None:
