@@ -1,0 +1,93 @@
+"""Apply a mutant to a copy of the tree and let the unchanged simulator or search look for it.
+
+Run by hand: python tests/mutants/runner.py [part of a name].
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+TREE = HERE.parent.parent
+SEEDS_MAX = 400
+LIMIT_S = 240
+HUNT = """
+import json, sys
+from futago.sim.exhaustive import Bounds, search
+from futago.sim.hunt import hunt
+assert "mutant" in __import__("futago").__file__, "the copy is not what runs"
+how, most = sys.argv[1], int(sys.argv[2])
+if how == "search":
+    found = search(Bounds(commits=0, epochs=3, crashes=0, turns=2))
+    print(json.dumps([found.violation, found.states]))
+else:
+    for tally in hunt(0, seeds=most):
+        broken = [r.violation for r in tally.violations if not r.violation.startswith("L")]
+        if broken:
+            break
+    print(json.dumps([broken[0] if broken else "", tally.schedules]))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a mutant."""
+
+    name: str
+    violation: str  # empty: it survived
+    looked_at: int  # states or schedules until then
+
+
+def patches() -> list[Path]:
+    """All mutants, in order."""
+    return sorted(HERE.glob("*.patch"), key=lambda p: int(p.name.split("-")[0]))
+
+
+def finder(patch: Path) -> str:
+    """Which of the two finds it quickly."""
+    line = patch.read_text(encoding="utf-8").splitlines()[1]
+    assert line in ("Found by: search", "Found by: seeds"), f"{patch.name}: second line"
+    return line.rsplit(" ", 1)[1]
+
+
+def judge(patch: Path) -> Verdict:
+    """Apply one mutant and look for it.
+
+    Raises:
+        subprocess.CalledProcessError: the patch does not apply, or the mutated tree does not run.
+    """
+    with tempfile.TemporaryDirectory(prefix="mutant-") as place:
+        copy = Path(place) / "mutant"
+        shutil.copytree(TREE / "src" / "futago", copy / "src" / "futago", ignore=shutil.ignore_patterns("__pycache__"))
+        subprocess.run(["git", "apply", "-p1", str(patch)], cwd=copy, check=True, capture_output=True, text=True)
+        changed = subprocess.run(
+            ["diff", "-rq", "-x", "__pycache__", str(TREE / "src" / "futago"), str(copy / "src" / "futago")],
+            check=False,
+            capture_output=True,
+            text=True,
+        ).stdout
+        assert changed, f"{patch.name} changes nothing"
+        done = subprocess.run(
+            [sys.executable, "-c", HUNT, finder(patch), str(SEEDS_MAX)],
+            env={**os.environ, "PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+        )
+        violation, looked_at = json.loads(done.stdout)
+        return Verdict(patch.stem, violation, looked_at)
+
+
+if __name__ == "__main__":
+    for each in patches():
+        if len(sys.argv) < 2 or sys.argv[1] in each.name:
+            verdict = judge(each)
+            print(f"{verdict.name}: {verdict.violation or 'SURVIVED'} ({verdict.looked_at})", flush=True)
