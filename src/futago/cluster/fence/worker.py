@@ -8,6 +8,7 @@ asked for its power state all the time, our own included: the peer will need tha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -50,6 +51,7 @@ class FenceDesk:
         self.tested: dict[str, Tested] = {}
         self._devices: dict[str, FenceDevice] = {}
         self._settings = settings
+        self._news = asyncio.Event()
         self.reload(settings)
 
     def reload(self, settings: Settings) -> None:
@@ -60,6 +62,7 @@ class FenceDesk:
         self.tested = {name: self.tested.get(name, Tested(name, f.driver)) for name, f in with_device.items()}
         peer = settings.peer
         self._board.put_fence(is_configured=peer is not None and peer.name in self._devices)
+        self._news.set()
 
     async def off(self, epoch: Epoch) -> None:
         """Power the other member off. The outcome becomes the fact; never raises a fault of the world."""
@@ -102,12 +105,15 @@ class FenceDesk:
         return await device.power()
 
     async def run(self) -> None:
-        """Test all devices for ever."""
+        """Test all devices for ever; at once after new settings, since a device that was never tested protects nobody."""
         while True:
+            self._news.clear()
             async with asyncio.TaskGroup() as group:
                 for name, device in list(self._devices.items()):
                     group.create_task(self._test(name, device))
-            await asyncio.sleep(TEST_EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TEST_EVERY_S):
+                    await self._news.wait()
 
     async def _test(self, name: str, device: FenceDevice) -> None:
         try:
