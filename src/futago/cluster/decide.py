@@ -192,11 +192,14 @@ def _fence(s: Situation, _row: Row) -> Actions:
 def _power_on(s: Situation, _row: Row) -> Actions:
     """Bring a fenced member back, once this one serves; also when an operator asks for recovery of a silent one."""
     fence = s.f.fence
-    if not _is_lone_winner(s) or not fence.is_configured or fence.is_powered_on_again or s.dv is None:
+    if not fence.is_configured or fence.is_powered_on_again or s.dv is None or fence.outcome is FenceOutcome.PENDING:
         return ()
-    if s.pg.state is not PgState.PRIMARY or s.f.gate is not Gate.OPEN or s.f.durable.stopped_epoch < s.epoch:
+    is_asked = s.f.op.kind is OpKind.RECOVER and s.is_lost
+    if not s.in_sync:  # only the other one has all data: nothing here can go wrong by its return
+        return (FenceOn(epoch=s.dv.epoch),) if is_asked else ()
+    is_serving = s.pg.state is PgState.PRIMARY and s.f.gate is Gate.OPEN
+    if not _is_lone_winner(s) or not is_serving or s.f.durable.stopped_epoch < s.epoch:
         return ()
-    is_asked = s.f.op.kind is OpKind.RECOVER and not s.talks and fence.outcome is not FenceOutcome.PENDING
     is_due = s.is_fence_off and s.cfg.fence_after == "on"
     return (FenceOn(epoch=s.dv.epoch),) if is_asked or is_due else ()
 

@@ -391,7 +391,7 @@ LEARN_ROWS = (
         "A newer view names {me} in an epoch that it never asked for: its disk seems to be an old copy.",
         _read_if_any,
         PairState.BLOCKED,
-        "futago force-primary",
+        "futago recover",
         waits_for="an operator",
     ),
 )
@@ -758,7 +758,7 @@ REJOIN_ROWS = (
         "{peer} serves or has newer data, and it is silent. {me} must not serve; bring {peer} back.",
         _read_if_any,
         PairState.BLOCKED,
-        "futago force-primary",
+        "futago recover",
         waits_for="the peer, or an operator",
     ),
     Row(

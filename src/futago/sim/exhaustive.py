@@ -81,6 +81,7 @@ class Bounds:
     turns: int = 4  # how often, in all, a member's mood turns from well to something else
     states: int = 10_000_000
     seconds: float = 1e9
+    is_return_checked: bool = False  # also look for states from which the pair can never be paired again
 
 
 @dataclass(slots=True)
@@ -94,10 +95,15 @@ class Found:
     paired_again: int = 0  # states that are paired in a later epoch, after something happened
     rules: frozenset[str] = frozenset()
     seconds: float = 0.0
+    dead_ends: int = 0  # states, with epochs to spare, from which no paired state can be reached
+    dead_end: tuple[str, ...] = ()  # the way to one of them
 
 
 # --- from state to states
 # --------------------------------------------------------------------------------------------
+
+
+EPOCHS_TO_RETURN = 3  # at most: to somebody's solo view, by one or by two, and to the paired one
 
 
 class Search:
@@ -165,6 +171,8 @@ class Search:
         start = self.initial()
         parents: dict[World, tuple[str, World] | None] = {start: None}
         queue = deque([start])
+        before: dict[World, list[World]] = {}  # by which states a state is reached
+        paired: list[World] = []
         while queue:
             w = queue.popleft()
             found.states += 1
@@ -174,8 +182,11 @@ class Search:
                 break
             if self.is_paired_again(w):
                 found.paired_again += 1
+                paired.append(w)
             for label, successor in self.successors(w):
                 after = self._without_idle_requests(successor) if successor.flying else successor
+                if self.bounds.is_return_checked:
+                    before.setdefault(after, []).append(w)
                 if after not in parents:
                     parents[after] = (label, w)
                     queue.append(after)
@@ -183,9 +194,36 @@ class Search:
                 break
         else:
             found.is_complete = True
+        if self.bounds.is_return_checked and found.is_complete:
+            self._find_dead_ends(found, parents, before, paired)
         found.rules = frozenset(self.rules)
         found.seconds = time.monotonic() - began
         return found
+
+    def _find_dead_ends(
+        self,
+        found: Found,
+        parents: dict[World, tuple[str, World] | None],
+        before: dict[World, list[World]],
+        paired: list[World],
+    ) -> None:
+        """Go backwards from the paired states; what is not met, and could have gone on within the bounds, is a dead end."""
+        good = set(paired)
+        queue = deque(paired)
+        while queue:
+            for w in before.get(queue.popleft(), ()):
+                if w not in good:
+                    good.add(w)
+                    queue.append(w)
+        for w in parents:
+            if w not in good and self._has_epochs_left(w):
+                found.dead_ends += 1
+                found.dead_end = found.dead_end or _trace(parents, w)
+
+    def _has_epochs_left(self, w: World) -> bool:
+        a, b = self.member(w, 0), self.member(w, 1)
+        highest = max(a.view.epoch, b.view.epoch, self.views[w.register].epoch, a.intent, b.intent)
+        return highest <= self.bounds.epochs - EPOCHS_TO_RETURN and w.turns < self.bounds.turns
 
     def member(self, w: World, i: int) -> Member:
         """Member `i` of a state."""

@@ -539,6 +539,15 @@ def test_failed_recovery_is_repeated_after_its_pause_or_when_asked() -> None:
     assert do(EXCLUDED, rejoin=failed, op=Op(OpKind.RECOVER, FRESH)).rule == "R8.rejoin"
 
 
+def test_excluded_member_whose_peer_is_silent_powers_it_on_when_asked() -> None:
+    silent = replace(EXCLUDED, peer=Peer(watching_since=LONG))
+    assert do(silent).actions == ()
+    d = do(silent, op=Op(OpKind.RECOVER, FRESH))
+    assert d.rule == "R2.alone" and d.actions == (FenceOn(Epoch(6)),)
+    d = do(silent, op=Op(OpKind.RECOVER, LONG), fence=Fence(True, is_powered_on_again=True))
+    assert [type(a) for a in d.actions] == [OpDone]
+
+
 def test_recovery_left_to_the_operator_waits_for_the_command() -> None:
     manual = replace(CFG, recovery="manual")
     d = do(EXCLUDED, cfg=manual)
