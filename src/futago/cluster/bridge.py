@@ -26,6 +26,7 @@ from futago import __version__
 from futago.cluster import pgconf
 from futago.cluster import status as status_room
 from futago.cluster.address.floating import FloatingAddress
+from futago.cluster.contact import ContactNote
 from futago.cluster.control import LocalWindow, NetworkWindow, PeerLine
 from futago.cluster.decide import decide
 from futago.cluster.desk import ControllerDesk
@@ -53,6 +54,7 @@ from futago.cluster.pgsync import PgSync
 from futago.cluster.pgwatch import PgWatch
 from futago.cluster.postgres import Postgres
 from futago.cluster.recover import Ladder
+from futago.cluster.situation import Situation
 from futago.cluster.slots import Keeper
 from futago.cluster.unit import SystemdUnit
 from futago.link import heartbeat, tls
@@ -84,7 +86,9 @@ class Controller:
         self.settings, self.log = settings, log
         self.boot = boot_id()
         self.context = tls.client_context()
-        self.board = Board(cfg=settings.config(), started_at=At(now_at()))
+        started_at = At(now_at())
+        self.contact = ContactNote(paths.RUN / "controller.contact", started_at=started_at)
+        self.board = Board(cfg=settings.config(), started_at=started_at, contact_before=self.contact.before)
         self.keeper = Keeper(on_change=self._durable_changed)
         self.board.read_durable = lambda: self.keeper.durable
         self.board.read_peer = self._peer_fact
@@ -274,6 +278,7 @@ class Controller:
         """Begin what was decided; tell what changed; return when to look again."""
         self.facts, self.decision = facts, decision
         self._decided.set()
+        self.contact.keep(Situation(facts, now).contact_at)
         self.switches.note(facts, decision, now)
         due = self.executor.perform(decision.actions, now)
         said = (decision.rule, decision.state, decision.is_protected, facts.durable.view)

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from futago.cluster import pgwire
 from futago.cluster.address.floating import FloatingAddress
 from futago.cluster.facts import Board
 from futago.cluster.fence.worker import FenceDesk
@@ -26,6 +27,7 @@ from futago.cluster.model import (
     Gate,
     HoldAddress,
     KillPg,
+    Lsn,
     OpDone,
     PersistIntent,
     PersistStopped,
@@ -290,6 +292,7 @@ class Executor:
             return
         try:
             await h.postgres.gate.close()
+            await self._move_start()
         except WorldFault as e:
             self._log.error("gate.does-not-close", error=str(e))
             await h.postgres.kill()  # its death closes it surely, and every start begins behind a closed gate
@@ -306,6 +309,12 @@ class Executor:
             await h.postgres.kill()
             h.board.put(gate=Gate.CLOSED)
             self._log.event("gate.closed", by="kill")
+
+    async def _move_start(self) -> None:
+        """Sessions that waited for the peer have committed here alone: nobody is let in again before the peer has that."""
+        if self._h.board.pg.state is PgState.PRIMARY and self._h.postgres.death.pid:
+            row = (await self._h.postgres.ask("SELECT pg_current_wal_flush_lsn()")).one()
+            self._h.board.put_pg(start_lsn=Lsn(pgwire.lsn(row[0])))
 
     def _tidy_slots(self) -> None:
         state = self._h.board.pg.state

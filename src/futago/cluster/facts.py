@@ -53,6 +53,7 @@ class Board:
     maintenance: bool = False
     won_at: At | None = None
     woke_at: At | None = None
+    contact_before: At | None = None
     bell: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, **changes: Any) -> None:
@@ -100,4 +101,5 @@ class Board:
             won_at=self.won_at,
             started_at=self.started_at,
             woke_at=self.woke_at,
+            contact_before=self.contact_before,
         )

@@ -85,6 +85,10 @@ class World:
         if self.fault:
             raise self.fault
 
+    async def ask(self, _sql: str) -> Any:
+        self.done.append("ask position")
+        return type("Result", (), {"one": staticmethod(lambda: ("0/200",))})
+
     async def write(self, *, gate_open: bool) -> None:
         self.done.append(f"write {gate_open}")
 
@@ -144,6 +148,16 @@ async def settle(executor: Executor) -> None:
 
 
 START = StartPg(as_standby=True, enforced=False)
+
+
+async def test_closed_gate_moves_the_position_that_the_peer_must_reach_before_it_opens_again() -> None:
+    executor, w = crew()
+    w.board.put_pg(state=PgState.PRIMARY, start_lsn=Lsn(0x100))
+    w.board.put(gate=Gate.OPEN)
+    executor.perform((SetGate(open=False),), now_at())
+    await settle(executor)
+    assert w.done == ["close", "ask position"]
+    assert w.board.gate is Gate.CLOSED and w.board.pg.start_lsn == 0x200
 
 
 async def test_order_under_way_is_not_begun_twice() -> None:
