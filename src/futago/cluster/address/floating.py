@@ -19,6 +19,7 @@ from collections.abc import Callable
 from functools import partial
 
 from futago.cluster.address import netlink
+from futago.cluster.address.sockets import reset_connections
 from futago.runtime.clock import S, now_at
 from futago.runtime.faults import Refused
 from futago.runtime.log import Log
@@ -123,9 +124,17 @@ class FloatingAddress:
         if self._announcing is not None:
             self._announcing.cancel()
             self._announcing = None
+        if self.is_held is not False:
+            self._reset_connections()
         netlink.remove(self.interface, self.address)
         self.look()
         self._log.event("address.dropped", address=self.address)
+
+    def _reset_connections(self) -> None:
+        try:
+            reset_connections(self.address)
+        except Refused as e:
+            self._log.warning("address.reset-failed", error=str(e))  # clients then wait for their own patience
 
     def close(self) -> None:
         """End watching and announcing; the address stays as it is."""
