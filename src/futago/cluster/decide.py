@@ -131,9 +131,18 @@ def _read_register(s: Situation, _row: Row) -> Actions:
 
 
 def _read_period(s: Situation) -> int:
-    """W is read at every heartbeat from the second one missed, so that it is known when silence must be judged."""
-    is_quiet_long = s.cfg.has_peer and s.now - s.watch_from >= 2 * s.cfg.h
-    return s.cfg.h if is_quiet_long or s.is_lost else READ_EVERY_NS
+    """A member whose vote may be needed reads W at every heartbeat while the peer is silent.
+
+    Where silence is judged sooner than the regular reads come, from the second heartbeat missed on.
+    """
+    if not s.in_sync or s.is_alone:
+        return READ_EVERY_NS
+    is_missing = _is_quick(s) and s.now - s.watch_from >= 2 * s.cfg.h
+    return s.cfg.h if s.is_lost or is_missing else READ_EVERY_NS
+
+
+def _is_quick(s: Situation) -> bool:
+    return s.cfg.t_det < READ_EVERY_NS
 
 
 def _drop_intent(s: Situation, row: Row) -> Actions:
@@ -327,7 +336,8 @@ def _wake_at(s: Situation) -> int:
 
 def _deadlines(s: Situation) -> Iterator[int]:
     f, cfg = s.f, s.cfg
-    yield s.watch_from + 2 * cfg.h
+    if _is_quick(s):
+        yield s.watch_from + 2 * cfg.h
     yield s.watch_from + cfg.t_det
     yield s.watch_from + cfg.t_det + cfg.bias
     yield max(s.contact_at, s.contact_base) + cfg.t_self

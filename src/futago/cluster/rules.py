@@ -48,6 +48,7 @@ from futago.cluster.model import (
 from futago.cluster.situation import NOT_RUNNING, UNCERTAIN, Situation
 
 FORCED_EPOCHS = 100  # T9 jumps over every epoch that the lost side may have reached unseen
+REGULAR_NS = 1_000_000_000  # a member that can do nothing by W's answer does not hurry
 Actions = tuple[Action, ...]
 
 
@@ -252,7 +253,7 @@ def _vote(name: str, when: Callable[[Situation], bool], *, because: str, keeps_w
 def _read_if_any(s: Situation) -> Actions:
     """Ask W now instead of at the next regular time, but not more often than once a heartbeat."""
     asked_at = s.w.asked_at
-    is_due = asked_at is None or s.now - asked_at >= s.cfg.h
+    is_due = asked_at is None or s.now - asked_at >= (s.cfg.h if s.in_sync else REGULAR_NS)
     return (ReadRegister(),) if s.w.is_configured and not s.w.is_pending and is_due else ()
 
 

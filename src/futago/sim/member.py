@@ -49,12 +49,12 @@ PROBE_NS = 1 * S  # a hanging database or disk is believed after this
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
-    """A heartbeat on the wire: what is said, when its sender sent it, and what it heard last on this network."""
+    """A heartbeat on the wire: what is said, when its sender sent it, and what it heard last on each network."""
 
     heartbeat: Heartbeat
     key: tuple[object, ...]
     sent_at: int
-    echo: int | None
+    echo: dict[str, int]
     is_bye: bool = False
 
 
@@ -68,6 +68,7 @@ class Volatile:
         self.said_bye = False
         self.unfit_since: int | None = None
         self.wants_of_peer_since: int | None = None
+        self.newest_sent = 0
         self.rx_at: dict[str, int] = {}
         self.echo_at: dict[str, int] = {}
         self.heard_sent: dict[str, int] = {}  # newest sending time of the peer, per network: to be echoed
@@ -124,10 +125,14 @@ class SimMember:
         self._deferred: list[tuple[int, Callable[[], None]]] = []
         self._poked = False
         self._wake_token = 0
-        self._seq = 0
+        self._said_whole: tuple[object, ...] = ()
+        self._durable_key: tuple[object, ...] = ()
+        self._durable = Durable()
         self.journals_at = 0
         self.contact_note: int | None = None  # on tmpfs: survives the controller, not the host
         self.v = Volatile(0)
+        self._said: Heartbeat
+        self._heartbeat()
 
     # --- time and life ---
 
@@ -268,24 +273,35 @@ class SimMember:
         self.later(self.cfg.h, self._beat)
 
     def _send_heartbeats(self, *, is_bye: bool = False) -> None:
-        heartbeat, key = self._heartbeat()
-        now = self.local()
-        for network in NETWORKS:
-            if self.network.is_open(self.name, self.other.name, network) and not self.network.is_lost():
-                gram = Datagram(heartbeat, key, now, self.v.heard_sent.get(network), is_bye)
-                self.engine.after(self.network.delay(), partial(self.other.hear, gram, network))
+        net, other = self.network, self.other
+        open_nets = [n for n in NETWORKS if net.is_open(self.name, other.name, n) and not net.is_lost()]
+        if not open_nets:
+            return
+        key = self._heartbeat()
+        gram = Datagram(self._said, key, self.local(), dict(self.v.heard_sent), is_bye)
+        if net.slow_ns:  # then they do not arrive together
+            for network in open_nets:
+                self.engine.after(net.delay(), partial(other.hear, gram, [network]))
+        else:
+            self.engine.after(net.delay(), partial(other.hear, gram, open_nets))
 
-    def _heartbeat(self) -> tuple[Heartbeat, tuple[object, ...]]:
+    def _heartbeat(self) -> tuple[object, ...]:
+        """Make `_said` what is to be said now, anew only where it changed; return what matters in it."""
         pg, disk = self._pg(), self.disk
         is_able = self._is_able()
         is_fit = pg.state is PgState.STANDBY and pg.is_disk_ok and is_able
         view, wants = disk.view, self.v.wants
-        self._seq += 1
-        key = (view, disk.intent, is_able, pg.state, pg.timeline, pg.is_streaming, pg.is_disk_ok, wants, is_fit)
-        heartbeat = Heartbeat(
+        journals = self._journals_complete()
+        news = (view, disk.intent, is_able, pg.state, pg.timeline, pg.is_streaming, pg.is_disk_ok, wants, is_fit)
+        key = (*news, self.service_ok, journals)
+        whole = (key, pg.flush, self.gate_open, self.address, self.boots)
+        if whole == self._said_whole:
+            return key
+        self._said_whole = whole
+        self._said = Heartbeat(
             member=self.name,
             boot=str(self.boots),
-            seq=self._seq,
+            seq=0,
             view=view,
             intent=disk.intent,
             is_able=is_able,
@@ -298,27 +314,30 @@ class SimMember:
             gate_open=self.gate_open,
             address_held=self.address,
             wants=wants,
-            journals_complete=self._journals_complete(),
+            journals_complete=journals,
             is_fit=is_fit,
             service_ok=self.service_ok,
         )
-        return heartbeat, (*key, self.service_ok, heartbeat.journals_complete)
+        return key
 
-    def hear(self, gram: Datagram, network: str) -> None:
+    def hear(self, gram: Datagram, networks: list[str]) -> None:
         """Take a heartbeat; when frozen, it lies in the socket until the thaw."""
         if not self.is_alive:
             return
         if self.frozen_at is not None:
-            self._deferred.append((self.life, lambda: self.hear(gram, network)))
+            self._deferred.append((self.life, lambda: self.hear(gram, networks)))
             return
         v, now = self.v, self.local()
-        v.rx_at[network] = now
-        v.heard_sent[network] = max(gram.sent_at, v.heard_sent.get(network, 0))
-        if gram.echo is not None:
-            v.echo_at[network] = max(gram.echo, v.echo_at.get(network, 0))
+        for network in networks:
+            v.rx_at[network] = now
+            v.heard_sent[network] = max(gram.sent_at, v.heard_sent.get(network, 0))
+            echo = gram.echo.get(network)
+            if echo is not None:
+                v.echo_at[network] = max(echo, v.echo_at.get(network, 0))
         hb = gram.heartbeat
-        if v.heartbeat is not None and (int(hb.boot), hb.seq) <= (int(v.heartbeat.boot), v.heartbeat.seq):
-            return  # the other network was quicker
+        if gram.sent_at <= v.newest_sent:
+            return  # a later one was quicker
+        v.newest_sent = gram.sent_at
         was_silent = v.heard_at is None or now - v.heard_at > 2 * self.cfg.h
         v.heard_at = now
         v.said_bye = gram.is_bye
@@ -366,12 +385,19 @@ class SimMember:
             has_standby_signal=db.has_signal,
         )
 
+    def _durable_fact(self) -> Durable:
+        key = (self.disk, self._is_able(), self.v.is_writing)
+        if key != self._durable_key:
+            self._durable_key = key
+            self._durable = replace(self.disk, is_able=key[1], is_writing=key[2])
+        return self._durable
+
     def facts(self) -> Facts:
         """Everything this member knows now."""
         v = self.v
         return Facts(
             cfg=self.cfg,
-            durable=replace(self.disk, is_able=self._is_able(), is_writing=v.is_writing),
+            durable=self._durable_fact(),
             peer=Peer(
                 heartbeat=v.heartbeat,
                 heard_at=None if v.heard_at is None else At(v.heard_at),
