@@ -6,7 +6,8 @@ Outage: from the fault to the first acknowledged write of a client that writes t
 without an acknowledgement around the fault). The client and its clock stand outside the product: tests/lab/programs/api_writer.py. The steps are what
 the pair says of itself (`last_switch`), in seconds from the last sign of life of the lost member.
 
-Every round starts from a protected pair and ends with one; the member that was hit comes back by itself (recovery = auto).
+Every round starts from a protected pair and ends with one; the member that was hit comes back by itself (recovery = auto), but
+for a standby that lost its power: `futago recover` powers it on.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ def one_round(lab: Lab, name: str, number: int) -> tuple[float, dict[str, float]
     time.sleep(3 if name in IN_PLACE else QUIET_S)
     writes = writer.stop()
     outage = longest_gap(writes, at) if name in IN_PLACE or name == "switchover" else (first.acked_at - at) / 1e9
+    if name == "standby_power_off":  # nobody fenced it, so nobody powers it on unasked
+        lab.host(lab.resolve("primary")).run([PROGRAM, "recover"], deadline_s=180)
     wait_protected(lab, deadline_s=180)
     return outage, steps | {"first_write": outage}
 
