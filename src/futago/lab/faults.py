@@ -243,7 +243,7 @@ def _nic_up(d: Daemon, host: str, words: list[str]) -> Stages:
 
 
 def _address_gone(d: Daemon, host: str, _: list[str]) -> Stages:
-    d.inside(host, "ip", "addr", "del", FLOATING_IP, "dev", "eth0")
+    d.inside(host, "ip", "addr", "del", f"{FLOATING_IP.partition('/')[0]}/32", "dev", "eth0")
     return {}
 
 
