@@ -22,13 +22,15 @@ FAULTS_MIN, FAULTS_MAX = 3, 9
 class Faults:
     """Draws and carries out the faults of one run."""
 
-    def __init__(self, world: World, *, chaos_ns: int) -> None:
+    def __init__(self, world: World, *, chaos_ns: int, is_quiet: bool = False) -> None:
         self.world = world
         self.engine = world.engine
         self.count = 0
         random = self.engine.random
         kinds = sorted(KINDS)
         self.enabled = [k for k in kinds if random.random() < 0.5] or [random.choice(kinds)]
+        if is_quiet:
+            return
         for _ in range(random.randint(FAULTS_MIN, FAULTS_MAX)):
             kind = random.choice(self.enabled)
             self.engine.at(self.engine.between(3 * S, chaos_ns - 5 * S), lambda kind=kind: self.strike(kind))  # type: ignore[misc]

@@ -125,6 +125,7 @@ class SimMember:
         self._deferred: list[tuple[int, Callable[[], None]]] = []
         self._poked = False
         self._wake_token = 0
+        self._sent_at = 0
         self._said_whole: tuple[object, ...] = ()
         self._durable_key: tuple[object, ...] = ()
         self._durable = Durable()
@@ -278,7 +279,8 @@ class SimMember:
         if not open_nets:
             return
         key = self._heartbeat()
-        gram = Datagram(self._said, key, self.local(), dict(self.v.heard_sent), is_bye)
+        self._sent_at = max(self.local(), self._sent_at + 1)  # it is the heartbeat's number as well
+        gram = Datagram(self._said, key, self._sent_at, dict(self.v.heard_sent), is_bye)
         if net.slow_ns:  # then they do not arrive together
             for network in open_nets:
                 self.engine.after(net.delay(), partial(other.hear, gram, [network]))

@@ -35,6 +35,24 @@ class Core(Enum):
     SECOND = "m2 and the third vote"
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the pair is set to: the default profile."""
+
+    h: int = S // 5
+    k: int = 10
+    bias: int = 3 * S // 10
+    fence_after: str = "on"
+    recovery: str = "auto"
+
+
+def _any_settings(engine: Engine) -> Settings:
+    random = engine.random
+    h, k, bias = random.choice(((S // 5, 10, 3 * S // 10), (S // 10, 5, S // 5), (3 * S // 10, 15, 4 * S // 10)))
+    after = "on" if random.random() < 0.7 else "stay_off"
+    return Settings(h, k, bias, after, "auto" if random.random() < 0.8 else "manual")
+
+
 @dataclass(slots=True)
 class Result:
     """What one run showed."""
@@ -54,7 +72,10 @@ class Result:
 class World:
     """Everything of one run."""
 
-    def __init__(self, seed: int, *, chaos_ns: int = CHAOS_NS, is_telling: bool = False) -> None:
+    def __init__(
+        self, seed: int, *, chaos_ns: int = CHAOS_NS, is_telling: bool = False, settings: Settings | None = None
+    ) -> None:
+        """Make the world of one seed; with `settings` it is a quiet one, to which nothing happens by itself."""
         self.engine = Engine(seed, is_telling=is_telling)
         self.network = Network(self.engine)
         self.checker = Checker(self.engine, lambda: self.members)
@@ -65,24 +86,20 @@ class World:
         self._number = 0
         self.jurors = {seat.name: SimJuror(self.engine, seat) for seat in ROSTER.jurors}
         self.executor = Executor(self)
-        self.members = self._make_members()
+        self.members = self._make_members(settings or _any_settings(self.engine))
         self.messages = [Messages(self, m, i) for i, m in enumerate(self.members)]
         self.writers = [Writer(self, "c1", is_stray=False), Writer(self, "c2", is_stray=True)]
         self._start()
-        self.faults = Faults(self, chaos_ns=chaos_ns)
+        self.faults = Faults(self, chaos_ns=chaos_ns, is_quiet=settings is not None)
         self.core = self.engine.random.choice(list(Core))
 
-    def _make_members(self) -> tuple[SimMember, SimMember]:
-        random = self.engine.random
-        h, k, bias = random.choice(((S // 5, 10, 3 * S // 10), (S // 10, 5, S // 5), (3 * S // 10, 15, 4 * S // 10)))
-        after = "on" if random.random() < 0.7 else "stay_off"
-        recovery = "auto" if random.random() < 0.8 else "manual"
+    def _make_members(self, x: Settings) -> tuple[SimMember, SimMember]:
         members = [
             SimMember(
                 self,
                 name,
                 peer,
-                Config(name, peer, h=h, k=k, bias=bias, t_stall=2 * S, fence_after=after, recovery=recovery),
+                Config(name, peer, x.h, x.k, x.bias, t_stall=2 * S, fence_after=x.fence_after, recovery=x.recovery),
             )
             for name, peer in (NAMES, NAMES[::-1])
         ]
