@@ -196,7 +196,12 @@ async def pair(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Member, M
             with contextlib.suppress(asyncio.CancelledError):
                 await t
         for m in members:
+            m.postgres.death.forget()
             await m.unit.kill()
+            if (
+                m.postgres._tasks
+            ):  # asyncio hangs on a program whose start is cancelled, as the end of its loop would do
+                await asyncio.wait(m.postgres._tasks, timeout=10)
         shutil.rmtree(home, ignore_errors=True)
 
 
