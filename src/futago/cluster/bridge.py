@@ -57,6 +57,7 @@ from futago.cluster.recover import Ladder
 from futago.cluster.situation import Situation
 from futago.cluster.slots import Keeper
 from futago.cluster.unit import SystemdUnit
+from futago.cluster.walpath import WalPath
 from futago.link import heartbeat, tls
 from futago.link.heartbeat import HeartbeatEndpoint, PeerWatch
 from futago.register import jury as jury_room
@@ -198,6 +199,7 @@ class Controller:
                 self.programs.run(),
                 self.network.run(),
                 SystemDisk(self.keeper).run(),
+                WalPath(self.postgres, peer=self._peer_fact).run(),
                 self._open_local_window(),
                 NetworkWindow(self.desk, self.settings, context=server, log=self.log).run(),
                 self._reload_on(hangup, group),

@@ -51,15 +51,20 @@ def quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
-def addresses(member: MemberSettings) -> tuple[str, ...]:
-    """Return a member's addresses for WAL, the heartbeat network first: it carries nothing else."""
-    return tuple(dict.fromkeys((member.heartbeat, member.service)))
+def addresses(member: MemberSettings, *, avoid: str = "") -> tuple[str, ...]:
+    """Return a member's addresses for WAL, the heartbeat network first: it carries nothing else.
+
+    Args:
+        avoid: the name of the link that comes last, because it does not work.
+    """
+    order = (member.service, member.heartbeat) if avoid == "heartbeat" else (member.heartbeat, member.service)
+    return tuple(dict.fromkeys(order))
 
 
-def conninfo(own: str, peer: MemberSettings, layout: Layout, *, database: str = "") -> str:
+def conninfo(own: str, peer: MemberSettings, layout: Layout, *, database: str = "", avoid: str = "") -> str:
     """Return how this member reaches the other's PostgreSQL, over whichever network answers."""
     words = {
-        "host": ",".join(addresses(peer)),
+        "host": ",".join(addresses(peer, avoid=avoid)),
         "port": str(layout.port),
         "user": REPLICATION_ROLE,
         "application_name": own,  # what synchronous_standby_names of the other names
@@ -78,12 +83,15 @@ def conninfo(own: str, peer: MemberSettings, layout: Layout, *, database: str = 
     return " ".join(f"{key}={value}" for key, value in words.items())
 
 
-def settings_text(settings: Settings, layout: Layout, *, enforced: bool, wal_bytes_max: int = 4096 * MB) -> str:
+def settings_text(
+    settings: Settings, layout: Layout, *, enforced: bool, wal_bytes_max: int = 4096 * MB, avoid: str = ""
+) -> str:
     """Return the include file.
 
     Args:
         enforced: do commits wait for the other member, named explicitly?
         wal_bytes_max: how much WAL may be kept for a member that is away; beyond it a base backup is needed.
+        avoid: the link that the stream should not take.
     """
     own, peer = settings.own, settings.peer
     standby = f"FIRST 1 ({identifier(peer.name)})" if enforced and peer is not None else ""
@@ -106,7 +114,7 @@ def settings_text(settings: Settings, layout: Layout, *, enforced: bool, wal_byt
     ]
     if peer is not None:
         lines += [
-            f"primary_conninfo = {quoted(conninfo(own.name, peer, layout))}",
+            f"primary_conninfo = {quoted(conninfo(own.name, peer, layout, avoid=avoid))}",
             f"primary_slot_name = {quoted(slot_name(own.name))}",
         ]
     return "\n".join(lines) + "\n"

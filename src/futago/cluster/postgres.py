@@ -65,6 +65,7 @@ class Postgres:
         self.on_poke: Callable[[], None] = lambda: None
         self.keys = _KEYS  # source, name, mode: copies that PostgreSQL may read
         self.is_promoting = False
+        self.wal_avoids = ""  # the link that the stream should not take
         self.last_words = ""  # why the last start failed, for people
 
     # --- finding it -------------------------------------------------------------------------------------------------
@@ -177,7 +178,13 @@ class Postgres:
     async def write_conf(self, *, enforced: bool) -> None:
         """Write our settings and keys for it. Raises Refused or Unknown."""
         layout = self.layout
-        text = pgconf.settings_text(self.settings, layout, enforced=enforced, wal_bytes_max=await self._wal_bytes_max())
+        text = pgconf.settings_text(
+            self.settings,
+            layout,
+            enforced=enforced,
+            wal_bytes_max=await self._wal_bytes_max(),
+            avoid=self.wal_avoids,
+        )
 
         def put() -> None:
             layout.conf.parent.mkdir(parents=True, exist_ok=True)

@@ -215,7 +215,7 @@ class Ladder:
         peer = postgres.settings.peer
         assert peer is not None
         command = [str(layout.bin / "pg_rewind"), "-D", str(layout.data), "--progress"]
-        where = pgconf.conninfo(postgres.settings.me, peer, layout, database="postgres")
+        where = pgconf.conninfo(postgres.settings.me, peer, layout, database="postgres", avoid=postgres.wal_avoids)
         ended = await process.follow(
             [*process.AS_POSTGRES, *command, f"--source-server={where}"],
             deadline_s=REWIND_S_MAX,
@@ -249,7 +249,7 @@ class Ladder:
         peer = postgres.settings.peer
         assert peer is not None
         layout = postgres.layout
-        where = pgconf.conninfo(postgres.settings.me, peer, layout)
+        where = pgconf.conninfo(postgres.settings.me, peer, layout, avoid=postgres.wal_avoids)
         command = [str(layout.bin / "pg_basebackup"), "-D", target, "-d", where, "-c", "fast", "-X", "stream", "-P"]
         slot = ["-S", pgconf.slot_name(postgres.settings.me)]
         ended = await process.follow(
