@@ -76,6 +76,7 @@ UNIT = "futago-postgres.service"
 LAST_SWITCH = paths.CLUSTER / "last_switch.json"
 HAND_OVER_S_MAX = 6.0
 STALL_FLOOR = 1 * S
+ROSTER_S = 1.0
 PROBE_SHARE = 0.6  # of t_stall: how late PostgreSQL's answer may be; 1.2 s by default, 0.6 s in the fast profile
 Program = Coroutine[Any, Any, None]
 
@@ -200,6 +201,7 @@ class Controller:
                 self.network.run(),
                 SystemDisk(self.keeper).run(),
                 WalPath(self.postgres, peer=self._peer_fact).run(),
+                self._follow_roster(),
                 self._open_local_window(),
                 NetworkWindow(self.desk, self.settings, context=server, log=self.log).run(),
                 self._reload_on(hangup, group),
@@ -272,6 +274,7 @@ class Controller:
             on_change=self._peer_spoke,
             log=self.log,
             program=__version__,
+            roster=lambda: self.settings.roster,
         )
 
     # --- the turn ---------------------------------------------------------------------------------------------------
@@ -419,6 +422,16 @@ class Controller:
             await hangup.wait()
             hangup.clear()
             await self.reload()
+
+    async def _follow_roster(self) -> None:
+        """A jury that was seated while this member was away is taken up from the other one."""
+        while True:
+            await asyncio.sleep(ROSTER_S)
+            if self.endpoint is not None and self.endpoint.watch.roster > self.settings.roster:
+                try:
+                    await self.desk.fetch_roster()
+                except WorldFault as e:
+                    self.log.warning("jury.not-taken-up", error=str(e))
 
     async def reload(self) -> None:
         """Take up changed settings; wrong ones are refused and the present ones stay."""

@@ -168,7 +168,8 @@ class ControllerDesk:
             raise OperatorFault(str(e), hint=e.hint, code=f"pair.{op}") from e
 
     async def _keep_telling_peer(self, op: str) -> None:
-        """Have the other member work on it too, as soon as it can be told: it may have to be powered on and boot first."""
+        """Have the other member work on it too, as soon as it can be told: it may have to be powered on and boot
+        first."""
         while True:
             with contextlib.suppress(FutagoFault, OSError, EOFError, TimeoutError):
                 await self._peer.ask(op, deadline_s=PEER_OP_S_MAX, begin_only=True)
@@ -190,6 +191,7 @@ class ControllerDesk:
             "prepare": self._answer_prepare,
             "marker": self._answer_marker,
             "settings": self._answer_settings,
+            "roster": self._answer_roster,
         }
         if op not in answers:
             raise OperatorFault(f"There is no operation `{op}`.", code="control.request")
@@ -339,6 +341,16 @@ class ControllerDesk:
             jurors = [msgspec.convert(j, Juror) for j in request.get("jurors", [])]
             await self._write_settings(msgspec.structs.replace(self.settings, jurors=jurors, roster=version))
         return {"ok": True}
+
+    async def _answer_roster(self, _request: Message) -> Message:
+        rows = [msgspec.to_builtins(j) for j in self.settings.jurors]
+        return {"ok": True, "jurors": rows, "roster": self.settings.roster}
+
+    async def fetch_roster(self) -> None:
+        """Take up the other member's newer jury: it was seated while this one was away. Raises Refused or Unknown."""
+        answer = await self._peer.ask("roster", deadline_s=PEER_OP_S_MAX)
+        await self._answer_settings(answer)
+        self._log.event("jury.taken-up", roster=self.settings.roster)
 
     async def _write_settings(self, changed: Settings) -> None:
         def put() -> None:

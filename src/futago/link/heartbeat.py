@@ -57,6 +57,7 @@ class Wire(msgspec.Struct, frozen=True, array_like=True):
     is_bye: bool
     program: str  # version of the sender's software, for status
     heartbeat: Heartbeat
+    roster: int = 0  # version of the jury in the sender's settings
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -115,18 +116,21 @@ class PeerWatch:
         self._seq_sent = 0
         self._seq_newest = 0
         self.program = ""
+        self.roster = 0
         self.refused: Counter[str] = Counter()
         self.peer = Peer(watching_since=At(now), links=self._facts())
 
     def _facts(self) -> tuple[Link, ...]:
         return tuple(Link(name=w.name, rx_at=w.rx_at, echo_at=w.echo_at) for w in self._links.values())
 
-    def datagram(self, link: str, heartbeat: Heartbeat, *, now: int, program: str = "", is_bye: bool = False) -> bytes:
+    def datagram(
+        self, link: str, heartbeat: Heartbeat, *, now: int, program: str = "", is_bye: bool = False, roster: int = 0
+    ) -> bytes:
         """Return the next datagram for `link`; `heartbeat.boot` and `.seq` are filled in here."""
         self._seq_sent = max(self._seq_sent + 1, now // 1000)
         word = replace(heartbeat, boot=self._boot, seq=self._seq_sent)
         watch = self._links[link]
-        wire = Wire(VERSION, self._pair, link, watch.boot, watch.seq, is_bye, program, word)
+        wire = Wire(VERSION, self._pair, link, watch.boot, watch.seq, is_bye, program, word, roster)
         return seal(wire, self._key)
 
     def receive(self, link: str, datagram: bytes, *, now: int) -> bool:
@@ -167,7 +171,7 @@ class PeerWatch:
         if word.seq < self._seq_newest:  # a slower link brought an older word: the link lives, the content is stale
             self.peer = replace(self.peer, links=self._facts(), heard_at=At(now))
             return False
-        self._seq_newest, self.program = word.seq, wire.program
+        self._seq_newest, self.program, self.roster = word.seq, wire.program, wire.roster
         is_unfit = not (word.is_fit and word.is_able)
         has_new_wants = before is None or before.wants != word.wants
         self.peer = replace(
@@ -272,9 +276,11 @@ class HeartbeatEndpoint:
         on_change: Callable[[], None],
         log: Log,
         program: str = "",
+        roster: Callable[[], int] = int,
         port: int = paths.PORT_HEARTBEAT,
     ) -> None:
         self.watch = watch
+        self._roster = roster
         self._h_s = h / S
         self._compose, self._on_change, self._log, self._program = compose, on_change, log, program
         self._ports = {p.name: _Port(p, port, self._drain) for p in links}
@@ -285,7 +291,12 @@ class HeartbeatEndpoint:
         """Send our word on every link at once."""
         loop, word, now = asyncio.get_running_loop(), self._compose(), now_at()
         for name, port in self._ports.items():
-            port.send(self.watch.datagram(name, word, now=now, program=self._program, is_bye=self._is_leaving), loop)
+            port.send(
+                self.watch.datagram(
+                    name, word, now=now, program=self._program, is_bye=self._is_leaving, roster=self._roster()
+                ),
+                loop,
+            )
 
     async def run(self) -> None:
         """Send until cancelled."""
