@@ -187,8 +187,7 @@ def _fence(s: Situation, _row: Row) -> Actions:
         return ()
     if s.f.durable.stopped_epoch >= s.epoch or s.has_learned:
         return ()
-    since = s.f.started_at if s.f.won_at is None else s.f.won_at
-    is_in_grace = s.talks and s.now - since < LEARN_GRACE_HEARTBEATS * s.cfg.h
+    is_in_grace = s.talks and s.now < _learned_by(s)
     if is_in_grace or not (s.talks or s.is_lost):  # a controller that just started listens first
         return ()
     if fence.epoch == s.epoch and fence.outcome is not FenceOutcome.NONE:
@@ -196,6 +195,12 @@ def _fence(s: Situation, _row: Row) -> Actions:
         if fence.outcome in (FenceOutcome.PENDING, FenceOutcome.OFF) or not is_pause_over:
             return ()
     return (FenceOff(epoch=s.dv.epoch),)
+
+
+def _learned_by(s: Situation) -> int:
+    """When a talking loser should have learned the view; after our own restart it must first have been heard."""
+    since = s.f.started_at + s.cfg.t_det if s.f.won_at is None else s.f.won_at
+    return since + LEARN_GRACE_HEARTBEATS * s.cfg.h
 
 
 def _power_on(s: Situation, _row: Row) -> Actions:
@@ -353,6 +358,6 @@ def _deadlines(s: Situation) -> Iterator[int]:
         yield s.w.cas_at + PUT_AGAIN_NS
     if s.is_primary and s.is_alone:
         yield s.outward_at
-        yield (f.started_at if f.won_at is None else f.won_at) + LEARN_GRACE_HEARTBEATS * cfg.h
+        yield _learned_by(s)
         if f.fence.at is not None:
             yield f.fence.at + FENCE_AGAIN_NS

@@ -185,8 +185,9 @@ class World:
         self._healed_acks = [w.acked_at for w in self.writers]
 
     def _operate(self, m: SimMember) -> None:
-        """An operator repairs what is left to an operator."""
+        """An operator repairs what is left to an operator, and looks again after a while."""
         m.power_on()
+        self.engine.after(20 * S, lambda: self._operate(m))
         if not self.is_over and m.is_running and m.cfg.recovery == "manual":
             m.op = Op(OpKind.RECOVER, m.local())
             m.poke()
