@@ -17,13 +17,12 @@ import os
 import signal
 import socket
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from futago import __version__
-from futago.cluster import pgconf
+from futago.cluster import leave, pgconf
 from futago.cluster import status as status_room
 from futago.cluster.address.floating import FloatingAddress
 from futago.cluster.contact import ContactNote
@@ -41,7 +40,6 @@ from futago.cluster.model import (
     Gate,
     Heartbeat,
     HoldAddress,
-    Lsn,
     MemberName,
     OpDone,
     Peer,
@@ -62,11 +60,12 @@ from futago.link import heartbeat, tls
 from futago.link.heartbeat import HeartbeatEndpoint, PeerWatch
 from futago.register import jury as jury_room
 from futago.register.jury import Jury
-from futago.runtime import process, service
+from futago.runtime import service
 from futago.runtime.clock import MS, S, boot_id, now_at
 from futago.runtime.faults import Corrupt, OperatorFault, WorldFault
 from futago.runtime.log import Log
 from futago.runtime.loop import DecisionLoop
+from futago.runtime.watchdog import KernelWatchdog
 from futago.runtime.worker import Worker
 from futago.setup import files, paths
 from futago.setup import settings as settings_room
@@ -74,7 +73,6 @@ from futago.setup.settings import Settings
 
 UNIT = "futago-postgres.service"
 LAST_SWITCH = paths.CLUSTER / "last_switch.json"
-HAND_OVER_S_MAX = 6.0
 STALL_FLOOR = 1 * S
 ROSTER_S = 1.0
 PROBE_SHARE = 0.6  # of t_stall: how late PostgreSQL's answer may be; 1.2 s by default, 0.6 s in the fast profile
@@ -135,7 +133,7 @@ class Controller:
         self._said: tuple[object, ...] = ()
         self._guard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._is_armed = True
-        self._watchdog = _Watchdog(log)
+        self._watchdog = KernelWatchdog(log)
         self._parts: dict[str, asyncio.Task[None]] = {}
         self._address_changed()
 
@@ -149,7 +147,7 @@ class Controller:
             fences=self.fences,
             address=self.address,
             jury=lambda: self.jury,
-            say_now=self._say_now,
+            say_now=self.say_now,
             op_done=self._op_done,
         )
 
@@ -210,8 +208,8 @@ class Controller:
             service.notify_ready("deciding")
             self.log.event("controller.ready", version=__version__, boot=self.boot)
             await loop.run(stop)
-            if await self._is_machine_stopping():
-                await self._leave(loop)
+            if await leave.is_machine_stopping():
+                await leave.leave(self, loop)
             for task in [*tasks, *self._parts.values()]:
                 task.cancel()
         await self.executor.close()
@@ -335,7 +333,7 @@ class Controller:
 
     def _durable_changed(self) -> None:
         self.board.bell.set()
-        self._say_now()
+        self.say_now()
 
     def _peer_spoke(self) -> None:
         """What the peer says of itself has changed: our positions are read anew, since a decision may need them."""
@@ -346,34 +344,12 @@ class Controller:
         self.board.put(address_held=self.address.is_held)
         self.board.bell.set()
 
-    def _say_now(self) -> None:
+    def say_now(self) -> None:
         if self.endpoint is not None and "heartbeat" in self._parts:
             self.endpoint.send_now()
 
     def _word(self) -> Heartbeat:
-        facts = self.board.facts()
-        pg, durable = facts.pg, facts.durable
-        return Heartbeat(
-            member=facts.cfg.me,
-            boot="",
-            seq=0,
-            view=durable.view,
-            intent=durable.intent,
-            is_able=durable.is_able,
-            pg=pg.state,
-            timeline=pg.timeline,
-            flush=Lsn(pg.flush),
-            replay=Lsn(pg.replay),
-            is_streaming=pg.is_streaming,
-            is_disk_ok=pg.is_disk_ok,
-            gate_open=facts.gate is not Gate.CLOSED,
-            address_held=facts.address_held is not False,
-            wants=facts.wants,
-            journals_complete=facts.journals_complete,
-            is_fit=status_room.is_fit(facts),
-            service_ok=facts.service_ok,
-            maintenance=facts.maintenance,
-        )
+        return status_room.word(self.board.facts())
 
     async def _pause_replay(self, pause: bool) -> None:
         await self.peer_line.ask("replay", deadline_s=3.0, pause=pause)
@@ -468,72 +444,10 @@ class Controller:
         view = self.keeper.durable.view
         return view is not None and not view.is_solo and view.primary == self.settings.me
 
-    # --- leaving ----------------------------------------------------------------------------------------------------
-
-    async def _is_machine_stopping(self) -> bool:
-        try:
-            ended = await process.run(["systemctl", "is-system-running"], deadline_s=1.0)
-        except WorldFault:
-            return False
-        return ended.out.strip() == "stopping"
-
-    async def _leave(self, loop: DecisionLoop[Facts, Decision]) -> None:
-        """The machine goes down in good order: have the other member serve, or be let go, then put everything away."""
-        self.log.event("controller.leaving")
-        self.board.put(maintenance=True)
-        self._say_now()
-        done = asyncio.Event()
-        turning = asyncio.create_task(loop.run(done))
-        ends = now_at() + int(HAND_OVER_S_MAX * S)
-        while self._is_needed() and now_at() < ends:  # noqa: ASYNC110  the bell belongs to the loop
-            await asyncio.sleep(0.02)
-        done.set()
-        self.board.bell.set()
-        await turning
-        await self.executor.close()
-        with contextlib.suppress(WorldFault):
-            self.address.drop()
-        with contextlib.suppress(WorldFault):
-            await self.postgres.stop()
+    def put_away(self) -> None:
+        """Let go of the dead man's handle in good order: nothing is left that the guard would have to end."""
         self._is_armed = False
         self._feed()
-        if self.endpoint is not None:
-            await self.endpoint.say_bye()
-
-    def _is_needed(self) -> bool:
-        """Is this member in a paired view, so that the other one has to be asked before it may go?"""
-        view = self.keeper.durable.view
-        return view is not None and not view.is_solo and self.settings.me in view.insync
-
-
-class _Watchdog:
-    """The kernel's watchdog, where there is one: it restarts the machine if nobody turns."""
-
-    def __init__(self, log: Log, path: Path = Path("/dev/watchdog")) -> None:
-        self._fd = -1
-        self._petted_at = 0
-        if path.exists():
-            try:
-                self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-                log.event("watchdog.armed", device=str(path))
-            except OSError as e:
-                log.warning("watchdog.not-ours", error=str(e))
-
-    def pet(self) -> None:
-        """Say that we turn, twice a second."""
-        now = now_at()
-        if self._fd >= 0 and now - self._petted_at > S // 2:
-            self._petted_at = now
-            with contextlib.suppress(OSError):
-                os.write(self._fd, b"\0")
-
-    def close(self) -> None:
-        """Disarm it: the magic V of the kernel's watchdog API."""
-        if self._fd >= 0:
-            with contextlib.suppress(OSError):
-                os.write(self._fd, b"V")
-                os.close(self._fd)
-            self._fd = -1
 
 
 async def _quietly(work: Coroutine[Any, Any, bool]) -> None:

@@ -274,7 +274,7 @@ class PeerLine:
                         if say is not None:
                             await say(str(answer["progress"]))
             except (OSError, EOFError, TimeoutError, RemoteProtocolFault) as e:
-                raise Unknown(f"the other member did not answer `{op}`: {e or 'late'}") from e
+                raise Unknown(f"the other member did not answer `{op}`: {str(e) or 'late'}") from e
         if answer.get("ok"):
             return answer
         if answer.get("unknown"):
@@ -292,7 +292,7 @@ class PeerLine:
                 async with asyncio.timeout(CONNECT_S_MAX):
                     reader, writer = await asyncio.open_connection(address, paths.PORT_CONTROL, ssl=self._context)
             except (OSError, TimeoutError) as e:
-                problems.append(f"{address}: {e or 'late'}")
+                problems.append(f"{address}: {str(e) or 'late'}")
                 continue
             try:
                 tls.require(writer, pair_id=self.settings.pair.id, kind="member", name=peer.name)

@@ -333,7 +333,7 @@ class ControllerDesk:
             rows = [msgspec.to_builtins(j) for j in seated]
             await self._peer.ask("settings", deadline_s=SETTINGS_S_MAX, jurors=rows, roster=version)
         except WorldFault as e:
-            await say(f"the other member has not taken it up yet ({e}); run the same command again when it is back")
+            await say(f"the other member takes it up when it is back ({e})")
 
     async def _answer_settings(self, request: Message) -> Message:
         version = int(request.get("roster", 0))
