@@ -158,6 +158,8 @@ class ControllerDesk:
             )
         self._done = asyncio.get_running_loop().create_future()
         self._board.put(op=Op(kind, At(now_at())))
+        if kind is OpKind.RECOVER:  # each request may power a silent member on once, whatever earlier ones did
+            self._board.put_fence(is_powered_on_again=False)
         self._log.event("operation.begun", kind=kind.value)
         return self._done
 
