@@ -11,11 +11,12 @@ import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import count
 
 import night
 from api import Api
-from oracles import JobStarts, Mail, SmtpSink, compare
+from oracles import Difference, JobStarts, Mail, SmtpSink, compare
 from senders import ApiWriter, Senders, Write
 
 from futago.lab.lab import Lab
@@ -24,6 +25,7 @@ from futago.lab.pair import apply
 DRAIN_S = 90.0
 NET_S = 180.0
 PULLED = "host4"  # no juror
+_nights = count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,12 @@ class Night:
         self.sink = SmtpSink(lab)
         self.starts = JobStarts(lab)
         self.senders = Senders(lab, rates=rates)
+        self.mark = (
+            f"n{next(_nights)}x{time.time_ns() // 1_000_000_000}"  # no number of another night is taken for ours
+        )
+        for stream in self.senders.streams:
+            stream.name += self.mark
+        self.began_utc = datetime.now(UTC)
         self.writer = ApiWriter(lab, rate=20, threads=6)
         self.sessions: list[int] = []
         self.cuts: list[Cut] = []
@@ -58,9 +66,15 @@ class Night:
         self.sink.start()
         self.starts.install()
         apply(self.lab, night.definitions(seconds_per_job=1.5))
+        before = self.api.event_count(monitor="numbered")
+        for (
+            member
+        ) in self.lab.members:  # UDP that waits for an address to be resolved is dropped by the sender's kernel
+            self.senders.host.run(["ping", "-c", "2", "-i", "0.2", "-W", "2", member.address])
         self.senders.start()
         self.writer.start(prefix=f"api{time.monotonic_ns()}")
-        assert self.api.wait_for_events(monitor="numbered", count=2000, deadline_s=60) >= 2000, "no messages arrive"
+        wanted = before + 2000
+        assert self.api.wait_for_events(monitor="numbered", count=wanted, deadline_s=60) >= wanted, "no messages arrive"
 
     def start_net(self) -> int:
         """Start the net of 40 jobs; return its session."""
@@ -116,11 +130,18 @@ class Night:
     def check_messages(self) -> None:
         """Every number sent is there exactly once."""
         sent = self.senders.sent()
-        traps = {k for k in sent if k.startswith("trap-")}
+        traps = {k for k in sent if k.startswith("trap")}
         for monitor, wanted in (("numbered", sent - traps), ("traps", traps)):
-            self.api.wait_for_events(monitor=monitor, count=len(wanted), deadline_s=DRAIN_S)
-            found = compare(wanted, (e["message"] for e in self.api.event_messages(monitor=monitor)))
+            found = self._compare(monitor, wanted)
+            end = time.monotonic() + DRAIN_S
+            while found.lost and time.monotonic() < end:
+                time.sleep(3)
+                found = self._compare(monitor, wanted)
             assert found.is_none, f"{monitor}: of {len(wanted)} sent: {found}"
+
+    def _compare(self, monitor: str, wanted: set[str]) -> Difference:
+        told = (str(e["message"]) for e in self.api.event_messages(monitor=monitor))
+        return compare(wanted, (m for m in told if f"{self.mark}-" in m))
 
     def check_jobs(self, sessions: list[dict[str, object]]) -> None:
         """Every job ran exactly once, on its host, with its true result."""
@@ -145,7 +166,9 @@ class Night:
         )  # one interval, and half of one for the spread
         by_host: dict[str, list[datetime]] = {}
         for sample in self.api.samples("ping-farm"):
-            by_host.setdefault(sample["host_name"], []).append(datetime.fromisoformat(sample["at_utc"]))
+            at = datetime.fromisoformat(sample["at_utc"])
+            if at >= self.began_utc:
+                by_host.setdefault(sample["host_name"], []).append(at)
         assert set(by_host) == set(night.HOSTS)
         for host, instants in by_host.items():
             instants.sort()
