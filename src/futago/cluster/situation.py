@@ -166,12 +166,16 @@ class Situation:
 
     @property
     def peer_names_me(self) -> bool:
-        """The peer has written durably that we alone serve: its promise (T3) or its handing over (T4)."""
+        """The peer has written durably that we alone serve: its promise (T3) or its handing over (T4).
+
+        Such a view is one or two epochs on. From further away it would tell us what we ourselves have forgotten.
+        """
         hb = self.hb
         return (
             hb is not None
             and hb.view is not None
-            and hb.view is self.newest
+            and is_same(hb.view, self.newest)
+            and 0 < hb.view.epoch - self.epoch <= 2
             and hb.view.primary == self.cfg.me
             and hb.view.insync == frozenset((self.cfg.me,))
         )

@@ -184,7 +184,7 @@ class Executor:
         m.v.register = replace(m.v.register, cas=Cas.PENDING, cas_epoch=view.epoch, cas_at=None)
 
         def done(p: Proposal) -> None:
-            r = replace(m.v.register, cas=Cas.UNKNOWN, cas_at=m.local())
+            r = replace(m.v.register, cas=Cas.UNKNOWN, cas_epoch=view.epoch, cas_at=m.local())
             if p.outcome in (Outcome.DONE, Outcome.REFUSED):
                 cas = Cas.DONE if p.outcome is Outcome.DONE else Cas.REFUSED
                 r = replace(r, cas=cas, contact_at=began, view=self._newer(r.view, p))

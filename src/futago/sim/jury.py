@@ -70,16 +70,20 @@ class Asking:
         self._is_listening = is_listening
         self._done = done
         self._token = 0
+        self._is_over = False
         self.pump()
 
     def pump(self) -> None:
         """Send what is due, and look again when the proposal wants to."""
         p = self._proposal
+        if self._is_over:
+            return
         engine = next(iter(self._jurors.values())).engine
         for name, request in p.messages_to_send(engine.now):
             if self._network.is_open(self._who, name) and not self._network.is_lost():
                 self._send(engine, name, request)
         if p.outcome is not Outcome.PENDING:
+            self._is_over = True
             self._done(p)
             return
         self._token += 1

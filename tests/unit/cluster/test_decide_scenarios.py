@@ -306,6 +306,18 @@ def test_promise_of_the_peer_lets_the_primary_go_on_alone() -> None:
     expect(d, "T3.adopt", PersistView(SOLO, stopped=True))
 
 
+def test_promise_counts_also_where_the_third_vote_says_the_same() -> None:
+    d = do(SERVING, peer=heard(beat(SOLO)), register=w(SOLO))
+    expect(d, "T3.adopt", PersistView(SOLO, stopped=True))
+
+
+def test_view_that_the_peer_remembers_and_we_do_not_is_not_adopted() -> None:
+    later = view(9, A, A)
+    assert do(SERVING, peer=heard(beat(later))).rule == "T6.stop"
+    stopped = replace(SERVING, gate=Gate.CLOSED, address_held=False, pg=Pg(state=PgState.STOPPED))
+    assert do(stopped, peer=heard(beat(later))).rule == "L1.foreign"
+
+
 def test_settled_intent_is_dropped_only_after_a_later_put_has_ended() -> None:
     noted = Durable(view=PAIRED, intent=Epoch(6))
     expect(do(SERVING, durable=noted), "P7.serve", CasRegister(PAIRED))
