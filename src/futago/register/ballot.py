@@ -9,6 +9,8 @@ The driver (register/jury.py, or the simulator) does: `for juror, message in p.m
 hands each reply to `p.receive(juror, reply, now)`, and calls again at `p.wake_at` at the latest, until `p.outcome` is
 no longer PENDING.
 
+A put that has ended as DONE or REFUSED makes every earlier put of the same member void: it can no longer be stored.
+
 A put is stored only if the held epoch is lower (or if it seats a newer roster at the same epoch). Its outcome REFUSED
 carries the value held.
 """
@@ -260,10 +262,11 @@ class Proposal:
             return
         newest = max(self._held.values(), key=lambda h: h.accepted)
         held, new = newest.value, self._put
+        if new is None and self._settled() is not None:
+            self._finish_read()
+            return
         if new is None or (held is not None and held != new and not may_store(held, new)):
-            if self._settled() is not None:
-                self._finish_read()
-                return
+            # also a refused put goes on: accepted under this ballot, what is held makes every earlier put void
             self._choice, self._is_ours = held, False
         else:
             self._choice, self._is_ours = new, True

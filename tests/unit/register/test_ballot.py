@@ -105,6 +105,25 @@ def test_put_that_reached_one_juror_only_is_unknown_and_a_later_read_settles_it(
     assert first == second
 
 
+def test_put_that_has_ended_makes_an_earlier_lost_one_void_even_if_it_was_refused() -> None:
+    jury = Jury()
+    run(jury, put=value(5))
+    lost = Proposal(ROSTER, me="m1", nonce=2, deadline_at=S, put=value(6))
+    for juror, request in lost.messages_to_send(0):
+        reply = jury.ask(juror, request)
+        assert reply is not None
+        lost.receive(juror, reply, 0)
+    juror, request = next(m for m in lost.messages_to_send(1) if m[0] == "j2")
+    jury.ask(juror, request)  # one juror of three has it
+    assert jury.states["j2"].value == value(6)
+    jury.down = {"j2"}
+    settled = run(jury, put=msgspec.structs.replace(value(5), floor=99), nonce=3, start=2 * S)
+    assert settled.outcome is Outcome.REFUSED and settled.value == value(5)
+    jury.down = {"j0"}
+    assert run(jury, nonce=4, start=4 * S).value == value(5)
+    assert run(jury, put=value(5), nonce=5, start=6 * S).value == value(5)
+
+
 def test_juror_that_cannot_write_does_not_count_for_a_put() -> None:
     jury = Jury()
     jury.unable = {"j0", "j1"}
