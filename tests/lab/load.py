@@ -161,9 +161,9 @@ class Night:
 
     def check_samples(self) -> None:
         """The monitor's samples have no hole longer than the longest switch."""
-        allowed = (
-            max((c.outage_s for c in self.cuts), default=0.0) + 1.5
-        )  # one interval, and half of one for the spread
+        # a sample that was in flight when the power went is lost: the hole begins with the one before it, an interval
+        # and the timeout of a host that does not answer earlier; half a second for the spread
+        allowed = max((c.outage_s for c in self.cuts), default=0.0) + 1.0 + 0.8 + 0.5
         by_host: dict[str, list[datetime]] = {}
         for sample in self.api.samples("ping-farm"):
             at = datetime.fromisoformat(sample["at_utc"])
