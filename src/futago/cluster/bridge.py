@@ -280,6 +280,8 @@ class Controller:
     def _act(self, facts: Facts, decision: Decision, now: int) -> int:
         """Begin what was decided; tell what changed; return when to look again."""
         self.facts, self.decision = facts, decision
+        if facts.durable.view is not None:
+            self.fences.forget(facts.durable.view.epoch)
         self._decided.set()
         self.contact.keep(Situation(facts, now).contact_at)
         self.switches.note(facts, decision, now)

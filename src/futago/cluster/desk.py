@@ -17,7 +17,7 @@ import msgspec
 from futago.cluster import pgwire
 from futago.cluster.control import Message, OperatorRefused, PeerLine, Say
 from futago.cluster.facts import Board
-from futago.cluster.model import At, Op, OpDone, OpKind, PgState
+from futago.cluster.model import At, Op, OpDone, OpKind, PgState, RejoinStep
 from futago.cluster.observers import Programs
 from futago.cluster.pgsync import PgSync
 from futago.cluster.postgres import Postgres
@@ -136,7 +136,7 @@ class ControllerDesk:
         loop = asyncio.get_running_loop()
         ends = loop.time() + limit
         while not done.done():
-            now = self._progress()
+            now = await self._progress_here_or_there(kind)
             if now != said:
                 said = now
                 await say(now)
@@ -148,6 +148,19 @@ class ControllerDesk:
             raise OperatorFault(_sentence(result.text), hint="", code=f"pair.{kind.value}")
         return {"ok": True, "text": _sentence(result.text)}
 
+    async def _progress_here_or_there(self, kind: OpKind) -> str:
+        """Return what is being done; during a recovery, which happens on the member that comes back, what it says."""
+        here = self._progress()
+        hb = self._board.read_peer().heartbeat
+        if kind is not OpKind.RECOVER or hb is None or self._board.rejoin.step is RejoinStep.RUNNING:
+            return here
+        try:
+            answer = await self._peer.ask("progress", deadline_s=1.0)
+        except WorldFault:
+            return here
+        there = str(answer.get("text") or "")
+        return f"{self.settings.peer.name}: {there}" if there and self.settings.peer is not None else here
+
     def _request(self, kind: OpKind) -> asyncio.Future[OpDone]:
         present = self._board.op.kind
         if present is kind and self._done is not None and not self._done.done():
@@ -157,6 +170,8 @@ class ControllerDesk:
                 f"Another request is under way: {present.value}.", hint="Wait until it has ended.", code="pair.busy"
             )
         self._done = asyncio.get_running_loop().create_future()
+        if kind is OpKind.RECOVER:  # whoever asks again wants it tried again
+            self._board.put_fence(is_powered_on_again=False)
         self._board.put(op=Op(kind, At(now_at())))
         if kind is OpKind.RECOVER:  # each request may power a silent member on once, whatever earlier ones did
             self._board.put_fence(is_powered_on_again=False)
@@ -194,6 +209,7 @@ class ControllerDesk:
             "marker": self._answer_marker,
             "settings": self._answer_settings,
             "roster": self._answer_roster,
+            "progress": self._answer_progress,
         }
         if op not in answers:
             raise OperatorFault(f"There is no operation `{op}`.", code="control.request")
@@ -343,6 +359,10 @@ class ControllerDesk:
             jurors = [msgspec.convert(j, Juror) for j in request.get("jurors", [])]
             await self._write_settings(msgspec.structs.replace(self.settings, jurors=jurors, roster=version))
         return {"ok": True}
+
+    async def _answer_progress(self, _request: Message) -> Message:
+        is_climbing = self._board.rejoin.step is RejoinStep.RUNNING
+        return {"ok": True, "text": self._progress() if is_climbing else ""}
 
     async def _answer_roster(self, _request: Message) -> Message:
         rows = [msgspec.to_builtins(j) for j in self.settings.jurors]

@@ -151,6 +151,10 @@ async def test_outcomes_become_facts_and_the_self_test_has_an_age(bmc: Bmc) -> N
     assert board.fence.outcome is FenceOutcome.OFF and board.fence.epoch == 7 and board.fence.at is not None
     await desk.on(Epoch(7))
     assert board.fence.is_powered_on_again
+    desk.forget(Epoch(7))
+    assert board.fence.is_powered_on_again
+    desk.forget(Epoch(8))  # the next epoch may need it again
+    assert not board.fence.is_powered_on_again
     bmc.process.kill()
     bmc.process.wait()
     await desk.off(Epoch(8))

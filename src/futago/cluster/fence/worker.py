@@ -95,7 +95,14 @@ class FenceDesk:
             raise Refused("the other member has no fence device")
         await device.on()
         self._log.event("fence.on", epoch=epoch)
+        if self._board.fence.epoch != epoch:  # asked for without a shot before
+            self._board.put(fence=Fence(is_configured=True, epoch=epoch))
         self._board.put_fence(is_powered_on_again=True)
+
+    def forget(self, epoch: Epoch) -> None:
+        """What was done to the other member in an earlier epoch says nothing about this one."""
+        if self._board.fence.is_powered_on_again and self._board.fence.epoch != epoch:
+            self._board.put_fence(is_powered_on_again=False)
 
     async def peer_power(self) -> Power:
         """Ask the other member's device now. Raises Refused or Unknown."""
@@ -105,7 +112,8 @@ class FenceDesk:
         return await device.power()
 
     async def run(self) -> None:
-        """Test all devices for ever; at once after new settings, since a device that was never tested protects nobody."""
+        """Test all devices for ever; at once after new settings, since a device that was never tested protects
+        nobody."""
         while True:
             self._news.clear()
             async with asyncio.TaskGroup() as group:
