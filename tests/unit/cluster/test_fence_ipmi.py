@@ -136,7 +136,9 @@ async def test_password_is_not_in_the_arguments(bmc: Bmc) -> None:
     assert "secret1" not in " ".join(IpmiDevice(bmc.settings())._command)
 
 
-async def test_outcomes_become_facts_and_the_self_test_has_an_age(bmc: Bmc) -> None:
+async def test_outcomes_become_facts_and_the_self_test_has_an_age(bmc: Bmc, monkeypatch: pytest.MonkeyPatch) -> None:
+    from futago.cluster.fence import ipmi
+
     members = [
         MemberSettings("m1", "10.0.0.1", "10.0.1.1", "lo"),
         MemberSettings("m2", "10.0.0.2", "10.0.1.2", "lo", bmc.settings()),
@@ -155,6 +157,7 @@ async def test_outcomes_become_facts_and_the_self_test_has_an_age(bmc: Bmc) -> N
     assert board.fence.is_powered_on_again
     desk.forget(Epoch(8))  # the next epoch may need it again
     assert not board.fence.is_powered_on_again
+    monkeypatch.setattr(ipmi, "ASK_S_MAX", 0.7)
     bmc.process.kill()
     bmc.process.wait()
     await desk.off(Epoch(8))
