@@ -20,6 +20,7 @@ from futago.jobs.model import (
     JobMoved,
     JobName,
     JobState,
+    Reread,
     SessionMoved,
     SessionState,
     Started,
@@ -42,6 +43,8 @@ def advance(tree: Tree, event: Event, now: datetime) -> tuple[Transition, ...]:
             return (JobMoved(job, JobState.ORDERED, JobState.RUNNING, now),) if is_news else ()
         case Ended(job):
             return _end(tree, event, now) if tree.states.get(job) in AT_AGENT else ()
+        case Reread():
+            return _catch_up(tree, now) if tree.state is SessionState.RUNNING else ()
 
 
 def after(tree: Tree, transitions: Iterable[Transition]) -> Tree:
@@ -84,7 +87,17 @@ def _start(tree: Tree, now: datetime) -> tuple[Transition, ...]:
 
 def _end(tree: Tree, event: Ended, now: datetime) -> tuple[Transition, ...]:
     to = end_state(tree.net.jobs[event.job], event)
-    steps = [JobMoved(event.job, tree.states[event.job], to, now), *_spread(tree, event.job, to, now)]
+    followers = _spread(tree, {event.job: to}, tree.net.followers[event.job], now)
+    return _close(tree, [JobMoved(event.job, tree.states[event.job], to, now), *followers], now)
+
+
+def _catch_up(tree: Tree, now: datetime) -> tuple[Transition, ...]:
+    """Return what follows from the states as they are: nothing, unless a decision is missing among them."""
+    return _close(tree, _spread(tree, {}, tree.net.jobs, now), now)
+
+
+def _close(tree: Tree, steps: list[JobMoved], now: datetime) -> tuple[Transition, ...]:
+    """Return the steps, and the end of the session if no job is open after them."""
     open_count = tree.open_count - sum(1 for s in steps if s.to in ENDS)
     if open_count:
         return tuple(steps)
@@ -92,11 +105,15 @@ def _end(tree: Tree, event: Ended, now: datetime) -> tuple[Transition, ...]:
     return (*steps, SessionMoved(tree.state, _worst(final.values()), now))
 
 
-def _spread(tree: Tree, job: JobName, to: JobState, now: datetime) -> list[JobMoved]:
-    """Return what the end of `job` decides for those that wait for it, and for those that wait for them."""
+def _spread(tree: Tree, ended: dict[JobName, JobState], asked: Iterable[JobName], now: datetime) -> list[JobMoved]:
+    """Return what is certain now for the jobs `asked`, and for those that wait for them.
+
+    Args:
+        ended: jobs whose end is news, not in the tree yet.
+    """
     steps: list[JobMoved] = []
-    fresh = {job: to}
-    queue = list(tree.net.followers[job])
+    fresh = dict(ended)
+    queue = list(asked)
     while queue:
         name = queue.pop(0)
         if tree.states[name] is not JobState.WAITING or name in fresh:

@@ -21,6 +21,7 @@ from futago.jobs.model import (
     JobName,
     JobState,
     Net,
+    Reread,
     SessionId,
     SessionMoved,
     SessionState,
@@ -100,6 +101,11 @@ class Board:
     def start(self, session_id: int, now: datetime) -> None:
         """Begin a session that is on the board."""
         self._feed(session_id, Started(), now)
+
+    def catch_up(self, now: datetime) -> None:
+        """Decide what the rows of the running sessions leave undecided."""
+        for session_id in list(self._trees):
+            self._feed(session_id, Reread(), now)
 
     def take_order(self, run_id: str, now: datetime) -> bool:
         """The agent has the order; return whether that is news."""

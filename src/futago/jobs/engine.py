@@ -126,6 +126,9 @@ class JobsEngine:
         started = clock.now_at()
         sessions, runs = await self._context.store.read(store.read_open, name="jobs.load")
         await self._put_on_board(sessions, runs)
+        self._board.catch_up(now_utc())
+        if self._board.pending:
+            self._urgent()
         ordered = [e.run_id for e in self._board.entries.values() if e.state is JobState.ORDERED]
         self._unconfirmed = dict.fromkeys(ordered, started)
         for agent in self._hub.connected:

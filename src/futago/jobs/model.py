@@ -141,7 +141,14 @@ class Ended:
     exit_code: int | None = None
 
 
-Event = Started | Taken | Ended
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """The tree was made anew from its rows. They may hold an end whose consequences are not there: two ends were
+    committed apart, by boards that did not know of each other's.
+    """
+
+
+Event = Started | Taken | Ended | Reread
 
 
 # --- transitions ------------------------------------------------------------------------------------------------------

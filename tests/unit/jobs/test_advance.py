@@ -21,6 +21,7 @@ from futago.jobs.model import (
     JobState,
     Need,
     Net,
+    Reread,
     SessionId,
     SessionMoved,
     SessionState,
@@ -45,7 +46,7 @@ def fresh(net: Net) -> Tree:
     return make_tree(SessionId(1), net, SessionState.STARTING, dict.fromkeys(net.jobs, S.WAITING))
 
 
-def play(tree: Tree, *events: Started | Taken | Ended) -> Tree:
+def play(tree: Tree, *events: Started | Taken | Ended | Reread) -> Tree:
     for event in events:
         tree = after(tree, advance(tree, event, NOW))
     return tree
@@ -130,6 +131,18 @@ def test_session_ends_with_the_transition_that_closes_its_last_job() -> None:
     assert steps[-1] == SessionMoved(SessionState.RUNNING, SessionState.ABNORMAL, NOW)
 
 
+def test_two_ends_that_were_committed_apart_are_followed_up_when_the_rows_are_read_again() -> None:
+    """Neither commit knew of the other's end, so neither of them ordered what waits for both, or ended the session."""
+    net = make_net("n", (job("a"), job("b"), job("c", "a", "b"), job("d", "c")))
+    rows = {JobName("a"): S.NORMAL, JobName("b"): S.NORMAL, JobName("c"): S.WAITING, JobName("d"): S.WAITING}
+    tree = play(make_tree(SessionId(1), net, SessionState.RUNNING, rows), Reread())
+    assert states(tree) == {"a": "normal", "b": "normal", "c": "ordered", "d": "waiting"}
+    over = make_tree(SessionId(1), net, SessionState.RUNNING, dict.fromkeys(net.jobs, S.NORMAL))
+    assert advance(over, Reread(), NOW) == (SessionMoved(SessionState.RUNNING, SessionState.NORMAL, NOW),)
+    begun = fresh(net)
+    assert advance(begun, Reread(), NOW) == ()  # one that did not begin is not begun by reading it
+
+
 # --- the reference interpreter ----------------------------------------------------------------------------------------
 
 Fates = Mapping[JobName, tuple[Outcome, int]]
@@ -175,6 +188,14 @@ fate = st.one_of(
 )
 
 
+def half_written(tree: Tree, data: st.DataObject) -> Tree:
+    """The same tree with some of its decisions about waiting jobs taken back, and the session's end."""
+    undecided = [n for n, s in tree.states.items() if tree.net.jobs[n].needs and s in (S.ORDERED, S.NOT_RUN)]
+    lost = data.draw(st.sets(st.sampled_from(sorted(undecided)))) if undecided else set()
+    rows = {n: S.WAITING if n in lost else s for n, s in tree.states.items()}
+    return make_tree(tree.session_id, tree.net, SessionState.RUNNING, rows)
+
+
 @settings(max_examples=120, deadline=None)
 @given(net=nets(), data=st.data())
 def test_random_nets_with_random_ends_in_random_order_are_as_the_reference_says(net: Net, data: st.DataObject) -> None:
@@ -199,6 +220,8 @@ def test_random_nets_with_random_ends_in_random_order_are_as_the_reference_says(
         repeated = data.draw(st.sampled_from(known))
         if isinstance(repeated, Ended) or tree.states[name] is not S.ORDERED:
             assert advance(tree, repeated, NOW) == ()
+        assert advance(tree, Reread(), NOW) == ()
+        assert play(half_written(tree, data), Reread()).states == tree.states
     assert all(s in ENDS for s in tree.states.values())  # no net hangs
     worst = max(tree.states.values(), key=["not-run", "normal", "warning", "unknown", "abnormal"].index)
     assert tree.state.value == (worst.value if worst is not S.NOT_RUN else "normal")

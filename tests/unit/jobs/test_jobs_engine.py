@@ -393,6 +393,24 @@ async def test_session_whose_start_was_committed_late_is_found(world: World) -> 
     assert lines(world.oracle) == ["a"]
 
 
+async def test_session_whose_last_two_ends_were_committed_apart_goes_on_and_ends(world: World) -> None:
+    """As when the commit of one end is in doubt, and takes effect after another end has been committed without it."""
+    first = [f'{{name: {n}, host: h1, command: "{say(world.oracle, n)}"}}' for n in ("a", "b")]
+    await world.define(net("n", *first, f'{{name: c, host: h1, command: "{say(world.oracle, "c")}", after: [a, b]}}'))
+    session = await world.start("n")
+
+    async def end_apart(conn: Connection) -> None:
+        await conn.execute("UPDATE job_session SET state = 'running' WHERE session_id = %s", (session,))
+        await conn.execute(
+            "UPDATE job_run SET state = 'normal' WHERE session_id = %s AND job_name IN ('a', 'b')", (session,)
+        )
+
+    await world.store.commit(end_apart, name="test.apart")
+    async with world.engine():
+        assert await world.end_of(session) == "normal"
+    assert lines(world.oracle) == ["c"]
+
+
 async def test_no_order_leaves_while_outward_effects_are_not_allowed(world: World) -> None:
     await world.define(net("n", f'{{name: a, host: h1, command: "{say(world.oracle, "a")}"}}'))
     world.outward.set(False)
