@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import PurePath
 
@@ -18,7 +19,9 @@ from futago.lab.lab import PROGRAM, Lab, LabHost
 from futago.lab.pair import wait_for_pair
 from futago.lab.progress import say
 from futago.lab.topology import BMC_USER, FLOATING_IP, Network, bmc_address, standard
+from futago.setup import paths
 
+DATABASE = ("-h", str(paths.PG_SOCKET_DIR), "-p", str(paths.PORT_POSTGRES), "-U", "postgres", "-d", "futago")
 PLACES = (
     "/etc/futago",
     "/etc/systemd/system",
@@ -262,12 +265,24 @@ def test_a_jury_is_seated_by_name_and_only_of_agents_that_can_vote(bare: Lab) ->
     for host in bare.managed:
         host.run([PROGRAM, "agent", "enroll", "--token", token, "--json"], deadline_s=120)
     silent = bare.managed[2]
+    wait_for_agents(first, names)
     silent.run(["systemctl", "stop", "futago-agent"])
     assert f"{silent.name} (10.91.1.23)" in refused(first, [PROGRAM, "jury", "set", *names])
     silent.run(["systemctl", "start", "futago-agent"])
     for member in (first, second):  # either may seat it, and again
         assert "The jury is seated" in member.run([PROGRAM, "jury", "set", *names], deadline_s=60).stdout
     wait_for_pair(bare, key="protected", value=True, deadline_s=60)
+
+
+def wait_for_agents(member: LabHost, names: list[str]) -> None:
+    """Wait until each of them has come once and stands in the pair's records."""
+    ask = "SELECT host_name FROM host WHERE has_agent AND address IS NOT NULL"
+    end = time.monotonic() + 15
+    known: set[str] = set()
+    while not known.issuperset(names):
+        assert time.monotonic() < end, f"of {names} only {known} came"
+        known = set(member.run(["psql", *DATABASE, "-Atc", ask]).stdout.split())
+        time.sleep(0.1)
 
 
 def test_a_member_with_empty_disks_takes_its_place_again_under_its_name(bare: Lab) -> None:
