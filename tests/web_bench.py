@@ -42,7 +42,7 @@ def settings(me: str = "m1", *, network: str = "10.91.1") -> Settings:
     def member(name: str, last: int) -> MemberSettings:
         fence = FenceDevice(driver="ipmi", address=f"10.92.1.{last}", user="futago", password_file="/dev/null")
         return MemberSettings(
-            name=name, service=f"{network}.{last}", heartbeat=f"10.93.1.{last}", interface="eth0", fence=fence
+            name=name, service=f"{network}.{last}", heartbeat=f"10.93.1.{last}", interface="eth0", fence=[fence]
         )
 
     return Settings(

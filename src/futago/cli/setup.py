@@ -16,10 +16,16 @@ import typer
 from futago.runtime.faults import OperatorFault
 
 Fence = Annotated[
-    str,
-    typer.Option(help="The device that can power THIS machine off: ipmi://user@address; `none` to do without."),
+    list[str],
+    typer.Option(
+        help="The device that can power THIS machine off: ipmi://user@address and others (docs/operations/fencing.md);"
+        " again for the device to be tried next; `none` to do without."
+    ),
 ]
-PasswordFile = Annotated[Path | None, typer.Option(help="File with the password of the fence device.")]
+PasswordFile = Annotated[
+    list[Path] | None,
+    typer.Option(help="File with the password of the fence device; once for each --fence with a user, in that order."),
+]
 Service = Annotated[str, typer.Option(help="This machine's address on the service network.")]
 Heartbeat = Annotated[str, typer.Option(help="This machine's address on the heartbeat network.")]
 Interface = Annotated[str, typer.Option(help="The interface of the service network; it will carry the floating IP.")]
@@ -66,7 +72,7 @@ def init(
         place=Place(member, service, heartbeat, interface),
         floating_ip=floating_ip,
         fence=fence,
-        fence_password_file=fence_password_file,
+        fence_password_file=fence_password_file or [],
         admin_password_file=admin_password_file,
         profile=profile,
         recovery=recovery,
@@ -111,7 +117,7 @@ def join(
     from futago.setup.checks import Place
 
     place = Place(member, service, heartbeat, interface)
-    options = work.Options(token, place, fence, fence_password_file, wait_s=float(wait))
+    options = work.Options(token, place, fence, fence_password_file or [], wait_s=float(wait))
     status = work.run(options, say=_say)
     if as_json:
         print(json.dumps({"state": status.state, "protected": status.protected, "not_protected": status.not_protected}))

@@ -245,6 +245,8 @@ def _fence(tested: Tested, now: int) -> Json:
     return {
         "member": row["member"],
         "driver": row["driver"],
+        "level": row["level"],
+        "device": row["place"],
         "state": tested.state.value,
         "tested_ago_s": age,
         "ok": tested.is_fresh(now),
@@ -253,10 +255,12 @@ def _fence(tested: Tested, now: int) -> Json:
 
 
 def _fence_notes(around: Surroundings, now: int) -> list[str]:
-    bad = [t for t in around.tested.values() if not t.is_fresh(now)]
+    tested = list(around.tested.values())
+    stoppable = {t.member for t in tested if t.is_fresh(now)}  # one device that works is enough
     return [
-        f"The fence device of {t.member} does not answer ({t.error or 'not tested yet'}): it could not be stopped by force."
-        for t in bad
+        f"The fence device of {t.member} cannot be used ({t.error or 'not tested yet'}): it could not be stopped by force."
+        for t in tested
+        if t.member not in stoppable
     ]
 
 

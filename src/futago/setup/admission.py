@@ -100,8 +100,10 @@ class Admission:
             ca_cert=paths.CA_CERT.read_bytes(),
             ca_key=paths.CA_KEY.read_bytes(),
         )
-        if newcomer.fence is not None:
-            files.write(Path(newcomer.fence.password_file), request.fence_password, mode=0o600)
+        _check_passwords(request)
+        for device, password in zip(newcomer.fence, request.fence_passwords, strict=True):
+            if device.password_file:
+                files.write(Path(device.password_file), password, mode=0o600)
         if files.write(paths.SETTINGS, settings.dump(widened), mode=0o644):
             self.reload()
         self.log.event("admission.joined", member=newcomer.name, service=newcomer.service)
@@ -175,15 +177,23 @@ def member_holder(own: Settings, member: MemberSettings) -> authority.Holder:
 def _placed(member: MemberSettings) -> MemberSettings:
     """Return the member with its password file where ours lie: a stranger names no paths on this machine."""
     settings.check_name(member.name, what="The newcomer's name")
-    if member.fence is None:
-        return member
-    fence = msgspec.structs.replace(member.fence, password_file=str(files.fence_password_file(member.name)))
-    return msgspec.structs.replace(member, fence=fence)
+    placed = [
+        msgspec.structs.replace(d, password_file=str(files.fence_password_file(member.name, level)))
+        if d.password_file
+        else d
+        for level, d in enumerate(member.fence, start=1)
+    ]
+    return msgspec.structs.replace(member, fence=placed)
+
+
+def _check_passwords(request: Join) -> None:
+    if len(request.fence_passwords) != len(request.member.fence):
+        raise OperatorFault("There must be one password, or an empty one, for each fence device.", code="join.fence")
 
 
 def _bundle(widened: Settings, newcomer: str, cert: bytes) -> JoinAnswer:
     theirs = msgspec.structs.replace(widened, me=newcomer)
-    fenced = [m for m in widened.members if m.fence is not None]
+    held = [Path(d.password_file) for m in widened.members for d in m.fence if d.password_file]
     return JoinAnswer(
         settings=settings.dump(theirs),
         ca_cert=paths.CA_CERT.read_text(encoding="ascii"),
@@ -191,7 +201,7 @@ def _bundle(widened: Settings, newcomer: str, cert: bytes) -> JoinAnswer:
         cert=cert.decode(),
         heartbeat_key=paths.HEARTBEAT_KEY.read_bytes().hex(),
         token_key=paths.TOKEN_KEY.read_bytes().hex(),
-        fence_passwords={m.name: files.fence_password_file(m.name).read_text(encoding="utf-8") for m in fenced},
+        fence_passwords={where.name: where.read_text(encoding="utf-8") for where in held},
         admin_token=paths.ADMIN_TOKEN.read_text(encoding="ascii") if paths.ADMIN_TOKEN.exists() else "",
     )
 

@@ -13,10 +13,12 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from futago.runtime.faults import OperatorFault, Refused
 from futago.setup import machine, paths
+from futago.setup.fences import FenceDevice
 from futago.setup.fencing import FencePlan, power_state
 from futago.setup.files import read_secret
 from futago.setup.settings import CHOICES, check_name
@@ -190,9 +192,9 @@ def check_systemd() -> None:
         )
 
 
-def check_tools(*, fence_driver: str | None) -> None:
+def check_tools(*, fence: FencePlan) -> None:
     """The system's tools that the product calls are installed."""
-    wanted = {**TOOLS, **({"ipmitool": "ipmitool"} if fence_driver == "ipmi" else {})}
+    wanted = {**TOOLS, **({"ipmitool": "ipmitool"} if any(d.driver == "ipmi" for d in fence.devices) else {})}
     missing = sorted(package for name, package in wanted.items() if not machine.is_installed(name))
     if missing:
         raise OperatorFault(
@@ -334,11 +336,11 @@ def check_volume() -> None:
         )
 
 
-def check_fence(plan: FencePlan) -> None:
+def check_fence(device: FenceDevice, password: str) -> None:
     """The fence device answers, knows the password, and controls a machine that is on, as this one is."""
-    where = f"The fence device {plan.device.address}"
+    where = f"The fence device {device.place}"
     try:
-        state = power_state(plan)
+        state = power_state(device, password)
     except Refused as e:
         raise OperatorFault(
             f"{where} cannot be used: {e}.",
@@ -353,17 +355,17 @@ def check_fence(plan: FencePlan) -> None:
         )
 
 
-def machine_checks(place: Place, floating_ip: str, fence: FencePlan | None, *, is_repeat: bool) -> list[Check]:
+def machine_checks(place: Place, floating_ip: str, fence: FencePlan, *, is_repeat: bool) -> list[Check]:
     """Return the checks of this machine. On a repeat, what our own programs hold already is no obstacle."""
     found: list[Check] = [
         check_systemd,
-        lambda: check_tools(fence_driver=fence.device.driver if fence else None),
+        lambda: check_tools(fence=fence),
         check_postgres,
         lambda: check_place(place, floating_ip),
         check_volume,
     ]
-    if fence is not None:
-        found.append(lambda: check_fence(fence))
+    for device, password in zip(fence.devices, fence.passwords, strict=True):
+        found.append(partial(check_fence, device, password))
     if not is_repeat:
         found += [check_directories]
     if not any(machine.unit_state(unit) in ("active", "activating", "reloading") for unit in UNIT_NAMES):

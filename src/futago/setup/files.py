@@ -121,9 +121,11 @@ def lock() -> Iterator[None]:
         yield
 
 
-def fence_password_file(member: str) -> Path:
-    """Return where the password of a member's fence device lies, the same on both members."""
-    return paths.SECRETS / f"fence-{member}.password"
+def fence_password_file(member: str, level: int = 1) -> Path:
+    """Return where the password of a member's fence device lies, the same on both members; `level` counts its devices
+    from 1.
+    """
+    return paths.SECRETS / (f"fence-{member}.password" if level == 1 else f"fence-{member}.{level}.password")
 
 
 def read_secret(path: Path, *, option: str) -> str:

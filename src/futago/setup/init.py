@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import msgspec
 from futago.runtime.faults import OperatorFault, Refused
 from futago.setup import checks, control, database, files, install, paths, settings
 from futago.setup.checks import Place
-from futago.setup.fencing import FencePlan, parse_fence
+from futago.setup.fencing import FencePlan, parse_fences
 from futago.setup.install import Say
 from futago.setup.lines import Lines, lines
 from futago.setup.settings import MemberSettings, PairSettings, Settings
@@ -35,8 +36,8 @@ class Options:
     pair: str
     place: Place
     floating_ip: str
-    fence: str
-    fence_password_file: Path | None
+    fence: Sequence[str]
+    fence_password_file: Sequence[Path]
     admin_password_file: Path
     profile: str = "default"
     recovery: str = "auto"
@@ -60,12 +61,12 @@ def run(options: Options, *, say: Say) -> Lines:
     return lines(wanted)
 
 
-def check_words(options: Options) -> FencePlan | None:
-    """Check what was written, without asking the machine; return the fence device. Raises OperatorFault."""
-    plans: list[FencePlan | None] = []
+def check_words(options: Options) -> FencePlan:
+    """Check what was written, without asking the machine; return the fence devices. Raises OperatorFault."""
+    plans: list[FencePlan] = []
 
     def fence() -> None:
-        plans.append(wanted_fence(options.fence, options.fence_password_file, member=options.place.name))
+        plans.append(parse_fences(options.fence, options.fence_password_file, member=options.place.name))
 
     def pair() -> None:
         settings.check_name(options.pair, what="--pair")
@@ -82,19 +83,9 @@ def check_words(options: Options) -> FencePlan | None:
     return plans[0]
 
 
-def wanted_fence(url: str, password_file: Path | None, *, member: str) -> FencePlan | None:
-    """Return the fence device; None for `none`, which must be said, since it costs the pair its force. Raises
-    OperatorFault.
-    """
-    if url == "none":
-        return None
-    return parse_fence(url, password_file, member=member)
-
-
-def plan(options: Options, fence: FencePlan | None) -> Settings:
+def plan(options: Options, fence: FencePlan) -> Settings:
     """Return the settings that the options ask for, of a new pair."""
     place = options.place
-    device = fence.device if fence else None
     return Settings(
         me=place.name,
         pair=PairSettings(
@@ -105,7 +96,7 @@ def plan(options: Options, fence: FencePlan | None) -> Settings:
             recovery=options.recovery,
             fence_after=options.fence_after,
         ),
-        members=[MemberSettings(place.name, place.service, place.heartbeat, place.interface, device)],
+        members=[MemberSettings(place.name, place.service, place.heartbeat, place.interface, list(fence.devices))],
     )
 
 
@@ -142,16 +133,16 @@ def _flat(of: Settings) -> dict[str, object]:
     return {**pair, **own, "pair": of.pair.name, "member": of.me}
 
 
-def look(options: Options, fence: FencePlan | None, *, is_repeat: bool, say: Say) -> None:
+def look(options: Options, fence: FencePlan, *, is_repeat: bool, say: Say) -> None:
     """Ask the machine everything that must be true. Raises OperatorFault."""
-    say("checking this machine, its networks and the fence device")
+    say("checking this machine, its networks and its fence devices")
     found = checks.machine_checks(options.place, options.floating_ip, fence, is_repeat=is_repeat)
     if not is_repeat:
         found.append(lambda: checks.check_floating_free(options.place, options.floating_ip))
     checks.ask_all(found)
 
 
-def apply(wanted: Settings, fence: FencePlan | None, *, say: Say) -> None:
+def apply(wanted: Settings, fence: FencePlan, *, say: Say) -> None:
     """Put everything into place, as far as it is not there. Raises OperatorFault."""
     say("writing settings, keys and certificates")
     install.settings_of_pair(wanted)
@@ -160,8 +151,9 @@ def apply(wanted: Settings, fence: FencePlan | None, *, say: Say) -> None:
     install.own_authority(wanted)
     install.own_certificate(wanted)
     install.own_secrets()
-    if fence is not None:
-        files.write(Path(fence.device.password_file), fence.password, mode=0o600)
+    for device, password in zip(fence.devices, fence.passwords, strict=True):
+        if device.password_file:
+            files.write(Path(device.password_file), password, mode=0o600)
     say("making the database")
     database.create(wanted)
     database.first_view(wanted)

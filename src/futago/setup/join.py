@@ -8,6 +8,7 @@ the two share. From then on our controller climbs the recovery ladder by itself,
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,8 +19,8 @@ from futago.runtime.faults import OperatorFault, Refused
 from futago.setup import authority, checks, control, database, files, install, paths, settings, token
 from futago.setup.checks import Place
 from futago.setup.conversation import ask, fetch_authority, wait_for
-from futago.setup.fencing import FencePlan
-from futago.setup.init import wanted_fence
+from futago.setup.fences import FenceDevice
+from futago.setup.fencing import FencePlan, parse_fences
 from futago.setup.install import Say
 from futago.setup.model import Hello, HelloAnswer, Join, JoinAnswer
 from futago.setup.settings import MemberSettings, Settings
@@ -34,8 +35,8 @@ class Options:
 
     token: str
     place: Place
-    fence: str
-    fence_password_file: Path | None
+    fence: Sequence[str]
+    fence_password_file: Sequence[Path]
     wait_s: float = PAIRED_S_MAX
 
 
@@ -58,7 +59,7 @@ def run(options: Options, *, say: Say) -> control.Status:
     """
     checks.check_root()
     ticket = token.read(options.token)
-    fence = wanted_fence(options.fence, options.fence_password_file, member=options.place.name)
+    fence = parse_fences(options.fence, options.fence_password_file, member=options.place.name)
     is_repeat = _is_repeat(ticket, options.place)
     say(f"asking the first member at {', '.join(ticket.members)}")
     first = find_first(ticket, options.token)
@@ -122,7 +123,7 @@ def find_first(ticket: Token, word: str) -> First:
     return found[0]
 
 
-def look(options: Options, fence: FencePlan | None, first: First, *, is_repeat: bool) -> None:
+def look(options: Options, fence: FencePlan, first: First, *, is_repeat: bool) -> None:
     """Ask this machine, and what the first member said, everything that must be true. Raises OperatorFault."""
     answer = first.answer
     floating = answer.pair.floating_ip
@@ -172,28 +173,33 @@ def check_clock(answer: HelloAnswer, apart: timedelta) -> None:
         )
 
 
-def check_fences_differ(fence: FencePlan | None, answer: HelloAnswer) -> None:
-    """Each member has a fence device of its own."""
-    theirs = answer.member.fence
-    if fence is not None and theirs is not None and fence.device.address == theirs.address:
-        raise OperatorFault(
-            f"--fence names {theirs.address}, which is the device of {answer.member.name}.",
-            hint="Give the device that powers this machine.",
-            code="fence.device",
-        )
+def check_fences_differ(fence: FencePlan, answer: HelloAnswer) -> None:
+    """Each member has fence devices of its own, or at least sockets of its own on one."""
+    theirs = {_aim(device) for device in answer.member.fence}
+    for device in fence.devices:
+        if _aim(device) in theirs:
+            raise OperatorFault(
+                f"--fence names {device.place}, which is the device of {answer.member.name}.",
+                hint="Give the device that powers this machine.",
+                code="fence.device",
+            )
 
 
-def take_seat(options: Options, fence: FencePlan | None, first: First, ticket: Token) -> Settings:
+def _aim(device: FenceDevice) -> tuple[str, str, str, frozenset[tuple[str, str]]]:
+    """Return what makes two devices the same: where they are, and which machine is meant there."""
+    return device.driver, device.address, device.program, frozenset(device.options.items())
+
+
+def take_seat(options: Options, fence: FencePlan, first: First, ticket: Token) -> Settings:
     """Be taken in, and put down all that the members share. Return this member's settings."""
     key = paths.OWN_KEY.read_bytes() if paths.OWN_KEY.exists() else authority.make_key()
     place = options.place
-    device = fence.device if fence else None
     request = Join(
         token=options.token,
         csr=authority.make_request(key).decode(),
         version=__version__,
-        member=MemberSettings(place.name, place.service, place.heartbeat, place.interface, device),
-        fence_password=fence.password if fence else "",
+        member=MemberSettings(place.name, place.service, place.heartbeat, place.interface, list(fence.devices)),
+        fence_passwords=list(fence.passwords),
     )
     try:
         bundle = wait_for(ask(first.address, request, JoinAnswer, ca_cert=first.ca_cert, pair_id=ticket.pair))
@@ -219,8 +225,9 @@ def put_down(bundle: JoinAnswer, key: bytes) -> Settings:
     files.write(paths.HEARTBEAT_KEY, bytes.fromhex(bundle.heartbeat_key), mode=0o640, owner=files.SHARED)
     files.write(paths.TOKEN_KEY, bytes.fromhex(bundle.token_key), mode=0o600)
     files.write(paths.ADMIN_TOKEN, bundle.admin_token, mode=0o600)
-    for name, password in bundle.fence_passwords.items():
-        files.write(files.fence_password_file(name), password, mode=0o600)
+    for device in (d for m in own.members for d in m.fence if d.password_file):
+        where = Path(device.password_file)
+        files.write(paths.SECRETS / where.name, bundle.fence_passwords.get(where.name, ""), mode=0o600)
     return own
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from futago.runtime.clock import now_utc
 from futago.runtime.faults import OperatorFault
-from futago.setup import authority, paths, token
+from futago.setup import authority, fencing, paths, token
 from futago.setup.settings import Settings
 from futago.setup.token import Purpose
 
@@ -63,12 +63,9 @@ def join_line(own: Settings, word: str) -> str:
             "HEARTBEAT_ADDRESS"
             " --interface INTERFACE --fence ipmi://USER@FENCE_ADDRESS --fence-password-file FILE"
         )
-    fence = "--fence none"
-    if peer.fence is not None:
-        fence = f"--fence {peer.fence.driver}://{peer.fence.user}@{peer.fence.address} --fence-password-file FILE"
     return (
         f"futago join --token {word} --member {peer.name} --service {peer.service} --heartbeat {peer.heartbeat}"
-        f" --interface {peer.interface} {fence}"
+        f" --interface {peer.interface} {fencing.words(peer.fence)}"
     )
 
 

@@ -31,13 +31,15 @@ class Hello(msgspec.Struct, frozen=True, tag_field="op", tag="hello", forbid_unk
 
 
 class Join(msgspec.Struct, frozen=True, tag_field="op", tag="join", forbid_unknown_fields=True):
-    """Take me in as the second member. `fence_password`: of the device that can power me off, since you will use it."""
+    """Take me in as the second member. `fence_passwords`: of the devices that can power me off, since you will use them;
+    one for each, empty where there is none.
+    """
 
     token: str
     csr: str
     version: str
     member: MemberSettings
-    fence_password: str = ""
+    fence_passwords: list[str] = []
 
 
 class Enroll(msgspec.Struct, frozen=True, tag_field="op", tag="enroll", forbid_unknown_fields=True):
@@ -79,8 +81,8 @@ class HelloAnswer(msgspec.Struct, frozen=True):
 
 
 class JoinAnswer(msgspec.Struct, frozen=True):
-    """All that the second member needs. `settings` is the text of its settings file; `fence_passwords` by member's
-    name.
+    """All that the second member needs. `settings` is the text of its settings file; `fence_passwords` by the
+    name of the file that holds each.
     """
 
     settings: str

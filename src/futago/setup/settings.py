@@ -12,6 +12,7 @@ import ipaddress
 import json
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,8 @@ import msgspec
 from futago.cluster.model import Config, MemberName
 from futago.runtime.clock import MS
 from futago.runtime.faults import OperatorFault
-from futago.setup import paths
+from futago.setup import fences, paths
+from futago.setup.fences import FenceDevice
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -39,15 +41,6 @@ PROFILES = {
 }
 
 
-class FenceDevice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The device that can power a member off. `password_file` is readable by root only."""
-
-    driver: str  # "ipmi"
-    address: str
-    user: str
-    password_file: str
-
-
 class MemberSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One machine of the pair."""
 
@@ -55,7 +48,7 @@ class MemberSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     service: str  # its address on the service network
     heartbeat: str  # its address on the heartbeat network
     interface: str  # the network interface that carries the service network and the floating IP
-    fence: FenceDevice | None = None
+    fence: list[FenceDevice] = []  # what can power it off, in the order of trying; a single one may be a plain table
 
 
 class Juror(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,7 +122,6 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
-FENCE_DRIVERS = frozenset({"ipmi"})
 CHOICES = {
     "authority": {"register", "fence"},
     "recovery": {"auto", "manual"},
@@ -156,7 +148,7 @@ def parse(text: str, *, where: Path) -> Settings:
     Raises:
         OperatorFault: with the file, the place in it and what is wrong there.
     """
-    settings = _convert(text, Settings, where)
+    settings = _convert(text, Settings, where, prepare=_fences_as_lists)
     _check(settings, where)
     return settings
 
@@ -169,9 +161,20 @@ def parse_agent(text: str, *, where: Path) -> AgentSettings:
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-def _convert(text: str, kind: type[T], where: Path) -> T:
+def _fences_as_lists(raw: dict[str, Any]) -> None:
+    """A member with one fence device may have it as `[members.fence]`."""
+    members = raw.get("members")
+    for member in members if isinstance(members, list) else []:
+        if isinstance(member, dict) and isinstance(member.get("fence"), dict):
+            member["fence"] = [member["fence"]]
+
+
+def _convert(
+    text: str, kind: type[T], where: Path, *, prepare: Callable[[dict[str, Any]], None] = lambda _raw: None
+) -> T:
     try:
         raw: dict[str, Any] = tomllib.loads(text)
+        prepare(raw)
         return msgspec.convert(raw, kind)
     except tomllib.TOMLDecodeError as e:
         raise _fault(where, f"not valid TOML: {e}") from e
@@ -196,8 +199,11 @@ def _check(s: Settings, where: Path) -> None:
     check_name(s.pair.name, what=f"{where}: pair.name")
     for m in s.members:
         check_name(m.name, what=f"{where}: members.name")
-        if m.fence is not None and m.fence.driver not in FENCE_DRIVERS:
-            raise _fault(where, f"members.{m.name}.fence.driver is `{m.fence.driver}`; there is: ipmi")
+        for device in m.fence:
+            if wrong := fences.problem(device):
+                raise _fault(where, f"members.{m.name}.fence.{wrong}")
+        if len(m.fence) > fences.LEVELS_MAX:
+            raise _fault(where, f"members.{m.name}.fence: {len(m.fence)} devices, more than {fences.LEVELS_MAX}")
         for key in ("service", "heartbeat"):
             _address(where, f"members.{m.name}.{key}", getattr(m, key))
     try:

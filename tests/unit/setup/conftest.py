@@ -27,7 +27,7 @@ def first_member(machine_root: Path) -> Settings:
     own = Settings(
         me="m1",
         pair=PairSettings(name="lab", id="0123456789abcdef", floating_ip="192.0.2.100/24"),
-        members=[MemberSettings("m1", "192.0.2.11", "198.51.100.11", "eth0", fence)],
+        members=[MemberSettings("m1", "192.0.2.11", "198.51.100.11", "eth0", [fence])],
     )
     from futago.setup import install
 

@@ -29,7 +29,7 @@ from futago.setup.settings import FenceDevice, MemberSettings, Settings
 from futago.setup.token import Purpose
 
 SECOND = MemberSettings(
-    "m2", "192.0.2.12", "198.51.100.12", "eth0", FenceDevice("ipmi", "192.0.2.202", "admin", "/etc/shadow")
+    "m2", "192.0.2.12", "198.51.100.12", "eth0", [FenceDevice("ipmi", "192.0.2.202", "admin", "/etc/shadow")]
 )
 
 
@@ -47,7 +47,7 @@ class Door:
         self.reloads += 1
 
     def join(self, member: MemberSettings = SECOND, *, word: str = "", **changes: object) -> object:
-        request = Join(word or self.join_word, csr(), __version__, member, "secret2")
+        request = Join(word or self.join_word, csr(), __version__, member, ["secret2"])
         return self.handle(msgspec.structs.replace(request, **changes))
 
     def enroll(
@@ -83,15 +83,15 @@ def test_joining_hands_over_everything_shared_and_writes_the_newcomer_down(door:
     assert bytes.fromhex(answer.heartbeat_key) == paths.HEARTBEAT_KEY.read_bytes()
     assert bytes.fromhex(answer.token_key) == paths.TOKEN_KEY.read_bytes()
     assert answer.admin_token == paths.ADMIN_TOKEN.read_text()
-    assert answer.fence_passwords == {"m1": "calvin", "m2": "secret2"}
+    assert answer.fence_passwords == {"fence-m1.password": "calvin", "fence-m2.password": "secret2"}
     assert door.reloads == 1
 
 
 def test_the_newcomer_chooses_no_path_on_this_machine(door: Door) -> None:
     door.join()
     peer = settings.load().peer
-    assert peer is not None and peer.fence is not None
-    where = Path(peer.fence.password_file)
+    assert peer is not None
+    where = Path(peer.fence[0].password_file)
     assert where == files.fence_password_file("m2")
     assert (where.read_text(), where.stat().st_mode & 0o777) == ("secret2", 0o600)
 

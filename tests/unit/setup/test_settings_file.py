@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
 import pytest
@@ -27,20 +28,36 @@ WHERE = Path("/etc/futago/futago.toml")
 names = st.from_regex(r"[a-z][a-z0-9-]{0,30}", fullmatch=True)
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 addresses = st.ip_addresses().map(str)
-fences = st.builds(FenceDevice, driver=st.just("ipmi"), address=addresses, user=words, password_file=words)
+filled = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+fences = st.builds(
+    FenceDevice,
+    driver=st.just("ipmi"),
+    address=addresses,
+    user=filled,
+    password_file=filled,
+    options=st.dictionaries(
+        st.sampled_from(["cipher", "port", "privilege"]), st.from_regex(r"[0-9A-Z]+", fullmatch=True)
+    ),
+    attempts=st.integers(1, 10),
+    deadline_s=st.floats(1, 300),
+)
 jurors = st.builds(Juror, name=names, address=addresses, port=st.integers(1, 65535))
 
 
 @st.composite
 def all_settings(draw: st.DrawFn) -> Settings:
     members = [
-        MemberSettings(name, draw(addresses), draw(addresses), draw(words), draw(st.none() | fences))
+        MemberSettings(name, draw(addresses), draw(addresses), draw(words), draw(st.lists(fences, max_size=3)))
         for name in draw(st.lists(names, min_size=1, max_size=2, unique=True))
     ]
+    own = {ipaddress.ip_address(a) for m in members for a in (m.service, m.heartbeat)}
+    floating = draw(st.lists(st.ip_addresses().filter(lambda a: a not in own), max_size=3, unique=True))
+    first, *more = [f"{a}/24" for a in floating] or [""]
     pair = PairSettings(
         name=draw(names),
         id=draw(words),
-        floating_ip=f"{draw(st.ip_addresses(v=4))}/24",
+        floating_ip=first,
+        floating_more=more,
         authority=draw(st.sampled_from(["register", "fence"])),
         profile=draw(st.sampled_from(sorted(PROFILES))),
         recovery=draw(st.sampled_from(["auto", "manual"])),
@@ -108,7 +125,7 @@ def test_a_mistake_in_the_file_is_refused_with_file_place_and_suggestion(wrong: 
 
 def test_the_good_file_is_accepted() -> None:
     settings = parse(GOOD, where=WHERE)
-    assert settings.own.fence is not None
+    assert [d.driver for d in settings.own.fence] == ["ipmi"]
     assert settings.peer is None
     assert not settings.config().has_peer
 

@@ -2,30 +2,30 @@
 
 Lives here: both members' devices, the self-test, and the outcomes as facts. Must not live here: whom to stop, and
 when. The idea: a fire extinguisher with a date on it. A device that nobody has tried is not counted on, so each is
-asked for its power state all the time, our own included: the peer will need that one.
+asked for its power state all the time, our own included: the peer will need that one. A device that calls a machine
+off which is heard to live is as useless as a silent one, and says so before it is needed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from futago.cluster.facts import Board
-from futago.cluster.fence import FenceDevice, Power
-from futago.cluster.fence.ipmi import IpmiDevice
+from futago.cluster.fence import Power
+from futago.cluster.fence.device import Device
+from futago.cluster.fence.kinds import open_levels
+from futago.cluster.fence.levels import Levels
 from futago.cluster.model import At, Epoch, Fence, FenceOutcome
 from futago.runtime.clock import S, now_at
 from futago.runtime.faults import Refused, Unknown, WorldFault
 from futago.runtime.log import Log
-from futago.setup.settings import FenceDevice as FenceSettings
 from futago.setup.settings import Settings
 
 TEST_EVERY_S = 30.0
 FRESH = 90 * S  # three tests missed
-
-_KINDS: dict[str, Callable[[FenceSettings], FenceDevice]] = {"ipmi": IpmiDevice}
+CONTRADICTION_S = 1.0  # for so long a machine that is called off is listened for
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,37 +37,55 @@ class Tested:
     state: Power = Power.UNKNOWN
     at: int | None = None  # of the last success
     error: str = ""
+    level: int = 1  # in the order of trying
+    place: str = ""
 
     def is_fresh(self, now: int) -> bool:
         """Did it answer lately?"""
         return self.at is not None and not self.error and now - self.at <= FRESH
 
 
+def label(member: str, level: int) -> str:
+    """Return the key of a device: the member's name, with the level where it is not the first."""
+    return member if level == 1 else f"{member}/{level}"
+
+
 class FenceDesk:
-    """Both members' devices."""
+    """Both members' devices.
+
+    Args:
+        settings: the pair's.
+        board: takes the outcomes, and knows when the peer was last heard.
+        log: where orders and failing tests are told.
+    """
 
     def __init__(self, settings: Settings, *, board: Board, log: Log) -> None:
         self._board, self._log = board, log
         self.tested: dict[str, Tested] = {}
-        self._devices: dict[str, FenceDevice] = {}
+        self._levels: dict[str, Levels] = {}
         self._settings = settings
         self._news = asyncio.Event()
         self.reload(settings)
 
     def reload(self, settings: Settings) -> None:
         """Take up changed settings."""
+        before = self._settings
         self._settings = settings
-        with_device = {m.name: m.fence for m in settings.members if m.fence is not None}
-        self._devices = {name: _KINDS[f.driver](f) for name, f in with_device.items()}
-        self.tested = {name: self.tested.get(name, Tested(name, f.driver)) for name, f in with_device.items()}
+        self._levels = {m.name: open_levels(m.fence) for m in settings.members if m.fence}
+        known = self.tested if before.members == settings.members else {}
+        self.tested = {
+            label(m.name, level): known.get(label(m.name, level), Tested(m.name, d.driver, level=level, place=d.place))
+            for m in settings.members
+            for level, d in enumerate(m.fence, start=1)
+        }
         peer = settings.peer
-        self._board.put_fence(is_configured=peer is not None and peer.name in self._devices)
+        self._board.put_fence(is_configured=peer is not None and peer.name in self._levels)
         self._news.set()
 
     async def off(self, epoch: Epoch) -> None:
         """Power the other member off. The outcome becomes the fact; never raises a fault of the world."""
-        device = self._peer_device()
-        if device is None:
+        levels = self._peer_levels()
+        if levels is None:
             return
         self._board.put(
             fence=Fence(
@@ -75,7 +93,7 @@ class FenceDesk:
             )
         )
         try:
-            await device.off()
+            await levels.off()
             outcome, why = FenceOutcome.OFF, ""
         except Refused as e:
             outcome, why = FenceOutcome.FAILED, str(e)
@@ -84,16 +102,17 @@ class FenceDesk:
         except asyncio.CancelledError:
             self._board.put_fence(outcome=FenceOutcome.UNKNOWN, at=At(now_at()))
             raise
-        self._log.event("fence.off", epoch=epoch, outcome=outcome.value, why=why)
-        self._note(self._settings.peer.name if self._settings.peer else "", Power.OFF if not why else None, why)
+        by = levels.cut_by if outcome is FenceOutcome.OFF else ""
+        self._log.event("fence.off", epoch=epoch, outcome=outcome.value, by=by, why=why)
         self._board.put_fence(outcome=outcome, at=At(now_at()))
+        self._news.set()  # what the devices say now is worth knowing at once
 
     async def on(self, epoch: Epoch) -> None:
         """Power the other member on. Raises Refused or Unknown."""
-        device = self._peer_device()
-        if device is None:
+        levels = self._peer_levels()
+        if levels is None:
             raise Refused("the other member has no fence device")
-        await device.on()
+        await levels.on()
         self._log.event("fence.on", epoch=epoch)
         if self._board.fence.epoch != epoch:  # asked for without a shot before
             self._board.put(fence=Fence(is_configured=True, epoch=epoch))
@@ -105,41 +124,67 @@ class FenceDesk:
             self._board.put_fence(is_powered_on_again=False)
 
     async def peer_power(self) -> Power:
-        """Ask the other member's device now. Raises Refused or Unknown."""
-        device = self._peer_device()
-        if device is None:
+        """Ask the other member's devices now. Raises Refused or Unknown."""
+        levels = self._peer_levels()
+        if levels is None:
             raise Refused("the other member has no fence device")
-        return await device.power()
+        return await levels.power()
+
+    # --- the self-test ----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Test all devices for ever; at once after new settings, since a device that was never tested protects
-        nobody."""
+        nobody.
+        """
         while True:
             self._news.clear()
-            async with asyncio.TaskGroup() as group:
-                for name, device in list(self._devices.items()):
-                    group.create_task(self._test(name, device))
+            await self.test()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TEST_EVERY_S):
                     await self._news.wait()
 
-    async def _test(self, name: str, device: FenceDevice) -> None:
+    async def test(self, member: str | None = None) -> tuple[Tested, ...]:
+        """Ask every device, or those of one member, for its power state now, with the real account; return what came
+        of it. Never raises a fault of the world.
+        """
+        async with asyncio.TaskGroup() as group:
+            for name, levels in list(self._levels.items()):
+                for number, device in enumerate(levels.devices, start=1):
+                    if member in (None, name):
+                        group.create_task(self._test(name, number, device))
+        return tuple(t for t in self.tested.values() if member in (None, t.member))
+
+    async def _test(self, member: str, level: int, device: Device) -> None:
+        key = label(member, level)
         try:
-            self._note(name, await device.power(), "")
+            state = await device.power()
+            error = await self._contradiction(member) if state is Power.OFF else ""
         except WorldFault as e:
-            if not self.tested[name].error:
-                self._log.warning("fence.test-failed", member=name, error=str(e))
-            self._note(name, None, str(e))
-
-    def _note(self, name: str, state: Power | None, error: str) -> None:
-        if name not in self.tested:
+            state, error = Power.UNKNOWN, str(e)
+        was = self.tested.get(key)
+        if was is None:  # the settings have changed meanwhile
             return
-        was = self.tested[name]
-        if state is None:
-            self.tested[name] = replace(was, state=Power.UNKNOWN, error=error)
-        else:
-            self.tested[name] = replace(was, state=state, at=now_at(), error="")
+        if error and not was.error:
+            self._log.warning("fence.test-failed", member=member, device=device.place, error=error)
+        elif was.error and not error:
+            self._log.event("fence.test-passed", member=member, device=device.place, state=state.value)
+        self.tested[key] = (
+            replace(was, state=state, error=error) if error else replace(was, state=state, at=now_at(), error="")
+        )
 
-    def _peer_device(self) -> FenceDevice | None:
+    async def _contradiction(self, member: str) -> str:
+        """Return what is wrong with a device that calls a member off: we are that member, or hear it live. Empty if
+        nothing is.
+        """
+        if member == self._settings.me:
+            return "it says that this machine is off, which runs: it is another machine's device, or it lies"
+        answered_at = now_at()
+        await asyncio.sleep(CONTRADICTION_S)
+        heard_at = self._board.read_peer().heard_at
+        if heard_at is not None and heard_at > answered_at + CONTRADICTION_S / 2 * S:
+            return f"it says that {member} is off, which is heard to run: it is another machine's device, or it lies"
+        return ""
+
+    def _peer_levels(self) -> Levels | None:
         peer = self._settings.peer
-        return self._devices.get(peer.name) if peer is not None else None
+        return self._levels.get(peer.name) if peer is not None else None

@@ -99,7 +99,8 @@ class PairView:
 
     @property
     def cards(self) -> list[Card]:
-        fences = {fence.member: fence for fence in self.status.fences}
+        by_health = sorted(self.status.fences, key=lambda f: f.ok)  # a member with several is as safe as its best one
+        fences = {fence.member: fence for fence in by_health}
         members = sorted(self.status.members, key=lambda m: m.name)  # each stays at its side through a switch
         return [Card(m, fences.get(m.name), m.name == self.status.primary) for m in members]
 
