@@ -71,7 +71,7 @@ def way(servers: Sequence[str] | None, token_file: Path | None, ca: Path | None)
             )
         settings = load()
         own, peer = settings.own.service, settings.peer
-        named = [own, *([peer.service] if peer else []), settings.pair.floating_ip.partition("/")[0]]
+        named = [own, *([peer.service] if peer else []), *settings.pair.addresses]
     return Way(tuple(named), _read(token_path, "--token-file").strip(), _checked(ca_path))
 
 

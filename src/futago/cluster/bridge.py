@@ -24,7 +24,8 @@ import msgspec
 from futago import __version__
 from futago.cluster import leave, pgconf
 from futago.cluster import status as status_room
-from futago.cluster.address.floating import FloatingAddress
+from futago.cluster.address.carried import CarriedAddress
+from futago.cluster.address.kinds import address_of
 from futago.cluster.contact import ContactNote
 from futago.cluster.control import LocalWindow, NetworkWindow, PeerLine
 from futago.cluster.decide import decide
@@ -113,12 +114,7 @@ class Controller:
             postgres=self.postgres, sync=self.sync, peer=self.peer_line, volume=Worker("ladder"), log=log
         )
         self.fences = FenceDesk(settings, board=self.board, log=log)
-        self.address = FloatingAddress(
-            interface=settings.own.interface,
-            address=settings.pair.floating_ip.partition("/")[0],
-            on_change=self._address_changed,
-            log=log,
-        )
+        self.address: CarriedAddress = address_of(settings, on_change=self._address_changed, log=log)
         self.jury: Jury | None = None
         self.endpoint: HeartbeatEndpoint | None = None
         self.programs = Programs(self.board, log=log)
@@ -311,7 +307,7 @@ class Controller:
             pid=os.getpid(),
             is_armed=self._is_armed,
             interface=self.address.interface,
-            address=self.address.address,
+            addresses=self.address.addresses,
             cgroup=str(cgroup or ""),
             gate_file=str(self.postgres.layout.hba),
             gate_closed=pgconf.hba_text(self.settings, gate_open=False),
@@ -321,7 +317,7 @@ class Controller:
     def _woke(self, gap: int) -> None:
         """We stood still for so long that another may serve by now: hands off first, then look."""
         with contextlib.suppress(WorldFault):
-            self.address.drop()
+            self.address.drop_now()
         self.executor.perform((SetGate(open=False), HoldAddress(hold=False)), now_at())
         self.board.put(woke_at=At(now_at()))
         self.log.error("controller.woke", gap_ms=gap // MS)
@@ -379,6 +375,7 @@ class Controller:
             recovery_error=self.ladder.error,
             last_switch=self.switches.last,
             conflict=self.address.conflict(),
+            address_error=self.address.error(),
         )
         return status_room.status(facts, decision, around, now)
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from futago.cluster import pgwire
-from futago.cluster.address.floating import FloatingAddress
+from futago.cluster.address.carried import CarriedAddress
 from futago.cluster.facts import Board
 from futago.cluster.fence.worker import FenceDesk
 from futago.cluster.model import (
@@ -102,7 +102,7 @@ class Hands:
     sync: PgSync
     ladder: Ladder
     fences: FenceDesk
-    address: FloatingAddress
+    address: CarriedAddress
     jury: Callable[[], Jury | None]
     say_now: Callable[[], None]  # send a heartbeat at once
     op_done: Callable[[OpDone], None]
@@ -208,7 +208,7 @@ class Executor:
             case SetGate():
                 await self._set_gate(is_open=action.open)
             case HoldAddress():
-                (h.address.hold if action.hold else h.address.drop)()
+                await (h.address.hold if action.hold else h.address.drop)()
             case FenceOff():
                 await h.fences.off(action.epoch)
             case FenceOn():

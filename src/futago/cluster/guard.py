@@ -47,7 +47,7 @@ class Handle(msgspec.Struct, frozen=True):
     pid: int
     is_armed: bool
     interface: str = ""
-    address: str = ""
+    addresses: tuple[str, ...] = ()
     cgroup: str = ""
     gate_file: str = ""
     gate_closed: str = ""  # the file's text that lets no application in
@@ -73,7 +73,7 @@ class Watch:
         """A controller holds the handle."""
         if self.handle is None or handle.pid != self.handle.pid:
             self.lives.append((handle.pid, now))
-        if handle.is_armed and not handle.cgroup and not handle.address:  # it has just started: the will stands
+        if handle.is_armed and not handle.cgroup and not handle.addresses:  # it has just started: the will stands
             if self.handle is None:
                 return
             handle = msgspec.structs.replace(self.handle, pid=handle.pid)
@@ -145,9 +145,9 @@ class Guard:
     async def _perform(self, will: Handle, why: str) -> None:
         """Address first, since it needs the kernel only; then the database; the file last, since a disk may hang."""
         self._log.error("guard.last-will", why=why, pid=will.pid)
-        if will.address:
+        for address in will.addresses:
             try:
-                netlink.remove(will.interface, will.address)
+                netlink.remove(will.interface, address)
             except WorldFault as e:
                 self._log.error("guard.address", error=str(e))
         if will.cgroup:

@@ -48,7 +48,7 @@ async def leave(controller: Controller, loop: DecisionLoop[Facts, Decision]) -> 
     await turning
     await controller.executor.close()
     with contextlib.suppress(WorldFault):
-        controller.address.drop()
+        await controller.address.drop()
     with contextlib.suppress(WorldFault):
         await controller.postgres.stop()
     controller.put_away()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from futago.cluster.address.floating import FloatingAddress
+from futago.cluster.address.carried import CarriedAddress
 from futago.cluster.facts import Board
 from futago.cluster.model import Durable, Peer
 from futago.cluster.slots import RECHECK_S, Keeper
@@ -183,7 +183,7 @@ class Network:
     """
 
     def __init__(
-        self, board: Board, *, address: FloatingAddress, peer: Callable[[], Peer], jury: Callable[[], Jury | None]
+        self, board: Board, *, address: CarriedAddress, peer: Callable[[], Peer], jury: Callable[[], Jury | None]
     ) -> None:
         self._board, self._address, self._peer, self._jury = board, address, peer, jury
         self._bad_since: int | None = None
@@ -197,7 +197,7 @@ class Network:
     def judge(self) -> None:
         """Set the fact."""
         now = now_at()
-        if not self._address.has_carrier:
+        if not self._address.has_carrier or self._address.trouble():
             self._board.put(service_ok=False)
             return
         if not self._is_doubtful(now):

@@ -139,6 +139,7 @@ class Surroundings:
     recovery_error: str
     last_switch: Switch | None
     conflict: str
+    address_error: str = ""
 
 
 def status(facts: Facts, decision: Decision, around: Surroundings, now: int) -> Json:
@@ -148,6 +149,8 @@ def status(facts: Facts, decision: Decision, around: Surroundings, now: int) -> 
     if around.conflict:
         ip = around.settings.pair.floating_ip.partition("/")[0]
         notes.append(f"Another machine ({around.conflict}) answers for the floating IP {ip}: take it away from there.")
+    if around.address_error:
+        notes.append(f"The floating IP is not in order on {facts.cfg.me}: {around.address_error}.")
     notes += _fence_notes(around, now)
     return {
         "pair": around.settings.pair.name,

@@ -168,10 +168,8 @@ def take_in(own: Settings, newcomer: MemberSettings) -> Settings:
 
 def member_holder(own: Settings, member: MemberSettings) -> authority.Holder:
     """Return what the certificate of `member` says: its name and every address it may be reached by."""
-    floating = own.pair.floating_ip.partition("/")[0]
-    return authority.Holder(
-        "member", member.name, own.pair.id, (member.service, member.heartbeat, floating, "localhost")
-    )
+    names = (member.service, member.heartbeat, *own.pair.addresses, "localhost")
+    return authority.Holder("member", member.name, own.pair.id, names)
 
 
 def _placed(member: MemberSettings) -> MemberSettings:

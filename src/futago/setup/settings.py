@@ -65,11 +65,17 @@ class PairSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     id: str  # random, in every frame and certificate
-    floating_ip: str  # with prefix length, such as 10.91.1.100/24
+    floating_ip: str = ""  # with prefix length, such as 10.91.1.100/24; none if clients know both members
     authority: str = "register"
     profile: str = "default"
     recovery: str = "auto"
     fence_after: str = "on"
+    floating_more: list[str] = []  # further addresses that move with it, such as one of IPv6
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every floating address, without prefix length; empty if there is none."""
+        return tuple(a.partition("/")[0] for a in (self.floating_ip, *self.floating_more) if a)
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -206,12 +212,26 @@ def _check(s: Settings, where: Path) -> None:
             raise _fault(where, f"members.{m.name}.fence: {len(m.fence)} devices, more than {fences.LEVELS_MAX}")
         for key in ("service", "heartbeat"):
             _address(where, f"members.{m.name}.{key}", getattr(m, key))
-    try:
-        ipaddress.ip_interface(s.pair.floating_ip)
-    except ValueError as e:
-        raise _fault(where, f"pair.floating_ip: {e}") from e
+    _check_floating(s, where)
     if s.jurors and len(s.jurors) not in (3, 5):
         raise _fault(where, f"a jury has 3 or 5 jurors, not {len(s.jurors)}")
+
+
+def _check_floating(s: Settings, where: Path) -> None:
+    """Each floating address is one, and none of a member's own; together they are different."""
+    pair = s.pair
+    if pair.floating_more and not pair.floating_ip:
+        raise _fault(where, "pair.floating_more needs pair.floating_ip")
+    named = [("floating_ip", pair.floating_ip)] if pair.floating_ip else []
+    seen = {ipaddress.ip_address(a) for m in s.members for a in (m.service, m.heartbeat)}
+    for key, value in [*named, *(("floating_more", x) for x in pair.floating_more)]:
+        try:
+            ip = ipaddress.ip_interface(value).ip
+        except ValueError as e:
+            raise _fault(where, f"pair.{key}: {e}") from e
+        if ip in seen:
+            raise _fault(where, f"pair.{key}: {ip} is named twice, or is a member's own address")
+        seen.add(ip)
 
 
 def _address(where: Path, key: str, value: str) -> None:

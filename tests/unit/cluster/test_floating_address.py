@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from futago.cluster.address import netlink
-from futago.cluster.address.floating import FloatingAddress, announcement, claimant, probe
+from futago.cluster.address.announce import announcement, claimant, probe
+from futago.cluster.address.floating import FloatingAddress
 from futago.runtime.faults import Refused
 from futago.runtime.log import Log
 
@@ -96,7 +97,7 @@ def test_address_with_any_prefix_is_removed() -> None:
 def test_holding_announces_in_both_forms_and_again() -> None:
     async def work() -> None:
         heard, changes = listener("b0"), []
-        address = FloatingAddress(interface="a0", address=IP, on_change=lambda: changes.append(1), log=Log())
+        address = FloatingAddress(interface="a0", addresses=(IP,), on_change=lambda: changes.append(1), log=Log())
         assert address.is_held is False and address.has_carrier
         address.hold()
         assert address.is_held is True and changes
@@ -118,7 +119,7 @@ def test_holding_announces_in_both_forms_and_again() -> None:
 @needs_root
 def test_deletion_by_somebody_else_is_noticed_at_once() -> None:
     async def work() -> None:
-        address = FloatingAddress(interface="a0", address=IP, on_change=lambda: None, log=Log())
+        address = FloatingAddress(interface="a0", addresses=(IP,), on_change=lambda: None, log=Log())
         address.hold()
         subprocess.run(["ip", "addr", "del", f"{IP}/32", "dev", "a0"], check=True)
         await until(lambda: address.is_held is False)
@@ -130,7 +131,7 @@ def test_deletion_by_somebody_else_is_noticed_at_once() -> None:
 @needs_root
 def test_lost_carrier_is_noticed_at_once() -> None:
     async def work() -> None:
-        address = FloatingAddress(interface="a0", address=IP, on_change=lambda: None, log=Log())
+        address = FloatingAddress(interface="a0", addresses=(IP,), on_change=lambda: None, log=Log())
         await until(lambda: address.has_carrier)
         subprocess.run(["ip", "link", "set", "b0", "down"], check=True)
         await until(lambda: not address.has_carrier)
@@ -142,7 +143,7 @@ def test_lost_carrier_is_noticed_at_once() -> None:
 @needs_root
 def test_other_machine_that_answers_for_the_address_is_shown() -> None:
     async def work() -> None:
-        address = FloatingAddress(interface="a0", address=IP, on_change=lambda: None, log=Log())
+        address = FloatingAddress(interface="a0", addresses=(IP,), on_change=lambda: None, log=Log())
         address.hold()
         other = listener("b0")
         mac = other.getsockname()[4]
@@ -155,10 +156,64 @@ def test_other_machine_that_answers_for_the_address_is_shown() -> None:
 
 
 @needs_root
+def test_address_that_is_taken_away_again_and_again_is_trouble() -> None:
+    async def work() -> None:
+        address = FloatingAddress(interface="a0", addresses=(IP,), on_change=lambda: None, log=Log())
+        for _ in range(5):
+            assert not address.trouble()
+            address.hold()
+            subprocess.run(["ip", "addr", "del", f"{IP}/32", "dev", "a0"], check=True)
+            await until(lambda: address.is_held is False)
+        assert "5 times in a row" in address.trouble()
+        address.hold()
+        address.drop()  # giving up what one has is no loss
+        address.close()
+
+    in_namespace(work)
+
+
+@needs_root
+def test_address_that_the_kernel_refuses_for_long_is_trouble_until_it_takes_it() -> None:
+    async def work() -> None:
+        changes: list[bool | None] = []
+        address = FloatingAddress(
+            interface="later0", addresses=(IP,), on_change=lambda: changes.append(address.is_held), log=Log()
+        )
+        for _ in range(12):
+            with pytest.raises(Refused):
+                address.hold()
+            await asyncio.sleep(0.1)
+        assert "no interface later0" in address.trouble()
+        subprocess.run(["ip", "link", "add", "later0", "type", "veth", "peer", "name", "later1"], check=True)
+        address.hold()
+        assert address.is_held is True and not address.trouble()
+        address.close()
+
+    in_namespace(work)
+
+
+@needs_root
+def test_no_address_at_all_is_held_and_given_up_as_told() -> None:
+    async def work() -> None:
+        changes: list[bool | None] = []
+        address = FloatingAddress(
+            interface="a0", addresses=(), on_change=lambda: changes.append(address.is_held), log=Log()
+        )
+        assert address.is_held is False and address.has_carrier
+        address.hold()
+        address.hold()
+        address.drop()
+        assert changes == [True, False]
+        address.close()
+
+    in_namespace(work)
+
+
+@needs_root
 def test_restarted_holder_finds_what_it_holds() -> None:
     async def work() -> None:
         netlink.add("a0", IP)
-        address = FloatingAddress(interface="a0", address=IP, on_change=lambda: None, log=Log())
+        address = FloatingAddress(interface="a0", addresses=(IP,), on_change=lambda: None, log=Log())
         assert address.is_held is True
         address.close()
         assert netlink.holds("a0", IP)  # ending the watch changes nothing
