@@ -1,10 +1,13 @@
 """What the facts mean: the questions that the rules ask, each answered once for one instant.
 
 Pure: no clock, no I/O. A Situation is made from Facts and `now` and thrown away after the decision. The image: Facts
-are the instruments, a Situation is what the pilot reads from them, rules.py is the checklist.
+are the instruments, a Situation is what the pilot reads from them, rules/ is the checklist.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, Self, TypeVar, overload
 
 from futago.cluster.model import (
     At,
@@ -28,6 +31,27 @@ UNCERTAIN = (PgState.STARTING, PgState.STOPPING)
 NOT_RUNNING = (PgState.STOPPED, PgState.DIED, PgState.ABSENT)
 
 
+T = TypeVar("T")
+
+
+class once(Generic[T]):
+    """A property that is found out at the first question and then kept: many rows ask the same of one instant."""
+
+    def __init__(self, ask: Callable[[Any], T]) -> None:
+        self._ask, self._name, self.__doc__ = ask, ask.__name__, ask.__doc__
+
+    @overload
+    def __get__(self, s: None, owner: type[object]) -> Self: ...
+    @overload
+    def __get__(self, s: object, owner: type[object]) -> T: ...
+    def __get__(self, s: object | None, owner: type[object]) -> Self | T:
+        if s is None:
+            return self
+        value = self._ask(s)
+        setattr(s, self._name, value)  # from now on found before this descriptor is asked
+        return value
+
+
 def is_same(a: View | None, b: View | None) -> bool:
     """Tell whether two views say the same; the floor may differ between the ways that led to a view."""
     if a is None or b is None:
@@ -37,27 +61,6 @@ def is_same(a: View | None, b: View | None) -> bool:
 
 class Situation:
     """One member's facts at one instant, understood."""
-
-    __slots__ = (
-        "cfg",
-        "dv",
-        "epoch",
-        "f",
-        "hb",
-        "in_sync",
-        "is_alone",
-        "is_deaf",
-        "is_lost",
-        "is_primary",
-        "is_silent",
-        "newest",
-        "now",
-        "pg",
-        "silence",
-        "talks",
-        "w",
-        "watch_from",
-    )
 
     def __init__(self, facts: Facts, now: int) -> None:
         self.f = facts
@@ -103,14 +106,14 @@ class Situation:
 
     # --- contact ---
 
-    @property
+    @once
     def contact_at(self) -> At:
         """Latest instant at which peer or W certainly heard and answered us (proof against buffered packets)."""
         peer = self.f.peer
         contact = max(link.echo_at or 0 for link in peer.links) if peer.links else peer.heard_at or 0
         return At(max(contact, self.w.contact_at or 0))
 
-    @property
+    @once
     def is_isolated(self) -> bool:
         """No contact to anybody for T_self, or none since we ourselves stood still."""
         if not self.cfg.has_peer:
@@ -126,7 +129,7 @@ class Situation:
         before = self.f.contact_before
         return self.f.started_at if before is None else before
 
-    @property
+    @once
     def is_w_fresh(self) -> bool:
         """W was read so lately that asking it again before the vote would only cost time."""
         read_at = self.w.read_at
@@ -144,12 +147,12 @@ class Situation:
 
     # --- views ---
 
-    @property
+    @once
     def knows_newer(self) -> bool:
         """Somebody knows a newer view than our disk."""
         return self.newest is not None and self.newest.epoch > self.epoch
 
-    @property
+    @once
     def is_own_win(self) -> bool:
         """W decided for us in the epoch that we asked for, and nobody knows anything newer."""
         view, intent = self.w.view, self.f.durable.intent
@@ -164,7 +167,7 @@ class Situation:
             and self.newest.epoch == view.epoch
         )
 
-    @property
+    @once
     def peer_names_me(self) -> bool:
         """The peer has written durably that we alone serve: its promise (T3) or its handing over (T4).
 
@@ -180,17 +183,17 @@ class Situation:
             and hb.view.insync == frozenset((self.cfg.me,))
         )
 
-    @property
+    @once
     def is_equal(self) -> bool:
         """The peer's disk holds the same view as ours."""
         return self.hb is not None and self.dv is not None and is_same(self.hb.view, self.dv)
 
-    @property
+    @once
     def has_intent(self) -> bool:
         """W was asked for an epoch above our view, and the answer is not settled."""
         return self.f.durable.intent > self.epoch
 
-    @property
+    @once
     def are_intents_clear(self) -> bool:
         """Neither member has an open question to W."""
         return not self.has_intent and self.hb is not None and self.hb.intent <= self.epoch
@@ -217,12 +220,12 @@ class Situation:
         """Our data are known to end before the position that the view was made at: an old copy of the disk."""
         return self.dv is not None and 0 < self.pg.flush < self.dv.floor
 
-    @property
+    @once
     def is_data_good(self) -> bool:
         """Our data directory can be served from."""
         return self.pg.state is not PgState.ABSENT and self.pg.is_disk_ok and not self.is_below_floor
 
-    @property
+    @once
     def is_pg_risky(self) -> bool:
         """PostgreSQL may be acting as a primary although this member is none."""
         state = self.pg.state
@@ -230,19 +233,19 @@ class Situation:
             return True
         return self.is_primary and state in (PgState.HUNG, PgState.STARTING, PgState.STOPPING)
 
-    @property
+    @once
     def is_quiet(self) -> bool:
         """Gate closed and address gone, both certain."""
         return self.f.gate is Gate.CLOSED and self.f.address_held is False
 
     # --- the other member ---
 
-    @property
+    @once
     def has_learned(self) -> bool:
         """The peer's disk holds our view or a newer one: it serves no longer, for it stops before it writes that."""
         return self.hb is not None and self.hb.view is not None and self.hb.view.epoch >= self.epoch
 
-    @property
+    @once
     def is_peer_fit(self) -> bool:
         """The peer could serve at once."""
         hb = self.hb
@@ -256,7 +259,7 @@ class Situation:
             and not hb.maintenance
         )
 
-    @property
+    @once
     def is_peer_in_trouble(self) -> bool:
         """As paired primary: the peer talks, but has kept us from acknowledging for longer than is borne."""
         if not self.talks or self.hb is None:
@@ -267,7 +270,7 @@ class Situation:
             self.hb.maintenance or (stalled is not None and stalled <= limit) or (unfit is not None and unfit <= limit)
         )
 
-    @property
+    @once
     def is_peer_unable(self) -> bool:
         """The peer says that it cannot write its own decisions, and has not been well for longer than is borne."""
         unfit = self.f.peer.unfit_since
@@ -285,13 +288,13 @@ class Situation:
         wants = self.f.wants
         return wants is not None and wants.kind == "solo" and wants.epoch == self.epoch + 1
 
-    @property
+    @once
     def announces_handover(self) -> bool:
         """We say that we hand over."""
         wants = self.f.wants
         return wants is not None and wants.kind == "handover" and wants.epoch == self.epoch + 2
 
-    @property
+    @once
     def wants_w_solo(self) -> bool:
         """T1, T7: the primary of a paired view cannot have the peer's vote and needs W's."""
         return (
@@ -305,7 +308,7 @@ class Situation:
         """We asked for the promise, and the peer has not given it for longer than is borne."""
         return self.asks_solo and self.now - self.f.wants_since >= self.cfg.t_stall
 
-    @property
+    @once
     def wants_w_takeover(self) -> bool:
         """T2, T7: the standby of a paired view has reason to serve and needs W's vote."""
         peer = self.f.peer
@@ -353,7 +356,7 @@ class Situation:
             or (not f.service_ok and self.hb is not None and self.hb.service_ok)
         )
 
-    @property
+    @once
     def should_hand_over(self) -> bool:
         """T4: we had better not serve, and the peer can."""
         pg = self.pg
@@ -368,7 +371,7 @@ class Situation:
 
     # --- adding the peer ---
 
-    @property
+    @once
     def is_peer_following(self) -> bool:
         """T5: the peer knows our view, streams from us on our timeline and can write."""
         hb, pg = self.hb, self.pg
@@ -406,7 +409,7 @@ class Situation:
         """Both members say that the copies of both journals are complete."""
         return self.f.journals_complete and self.hb is not None and self.hb.journals_complete
 
-    @property
+    @once
     def wants_peer(self) -> bool:
         """T5 should begin, or go on: once enforced, the bounds of its beginning no longer matter."""
         if self.f.gate is not Gate.OPEN or not self.is_peer_following:
@@ -418,7 +421,7 @@ class Situation:
 
     # --- serving ---
 
-    @property
+    @once
     def is_fence_off(self) -> bool:
         """The fence device said that the other member is off, in this epoch."""
         fence = self.f.fence
@@ -430,7 +433,7 @@ class Situation:
         base = self.f.started_at if self.f.won_at is None else self.f.won_at
         return base + self.cfg.t_self + OUTWARD_MARGIN_NS
 
-    @property
+    @once
     def is_other_stopped(self) -> bool:
         """S5: the other member was stopped by force, handed over, knows better, or must have stopped itself."""
         if not self.cfg.has_peer or not self.is_alone:
@@ -452,7 +455,7 @@ class Situation:
             return pg.enforced is False
         return pg.enforced is True and 0 < pg.start_lsn <= pg.peer_flush
 
-    @property
+    @once
     def is_serving(self) -> bool:
         """Clients are let in here."""
         if not (self.is_primary and self.pg.state is PgState.PRIMARY and self.f.gate is Gate.OPEN):
