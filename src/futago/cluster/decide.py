@@ -1,7 +1,7 @@
 """decide(facts, now) -> Decision: pure, total, level-triggered. The one place where it is decided what this member
 does.
 
-The first matching row of rules.py decides. Beside it go the duties: things that are due in many situations and
+The first matching row of rules/ decides. Beside it go the duties: things that are due in many situations and
 disturb none (reading W, telling W of a view, powering off a loser, answering an operator). At most one durable write
 is in a decision; a duty's write waits for the row's.
 

@@ -1,0 +1,62 @@
+"""Rules for what people ordered: settings that cannot be followed, and T9, a member that is forced to serve."""
+
+from __future__ import annotations
+
+from futago.cluster.model import (
+    Epoch,
+    OpDone,
+    PairState,
+    PersistView,
+    PgState,
+    View,
+)
+from futago.cluster.rules.deeds import stop
+from futago.cluster.rules.row import Actions, Row, always
+from futago.cluster.situation import Situation
+
+FORCED_EPOCHS = 100  # T9 jumps over every epoch that the lost side may have reached unseen
+
+
+def _force(s: Situation) -> Actions:
+    epoch = Epoch((s.newest.epoch if s.newest is not None else 0) + FORCED_EPOCHS)
+    view = View(epoch=epoch, primary=s.cfg.me, insync=frozenset((s.cfg.me,)), floor=s.pg.flush)
+    return (PersistView(view=view, stopped=True),)
+
+
+CONFIG_ROWS = (
+    Row(
+        "X1.authority",
+        always,
+        "The settings let the fence device decide, which this version does not do; the third vote must decide.",
+        stop,
+        PairState.BLOCKED,
+        "futago jury set",
+        waits_for="a change of the settings",
+    ),
+)
+
+FORCE_ROWS = (
+    Row(
+        "T9.refuse-alive",
+        lambda s: s.talks,
+        "{peer} is alive, so {me} must not be forced to serve; use switchover or recover.",
+        lambda s: (OpDone(ok=False, text=f"{s.cfg.peer} is alive; use futago switchover or futago recover"),),
+        PairState.BLOCKED,
+        "futago switchover",
+    ),
+    Row(
+        "T9.refuse-empty",
+        lambda s: s.pg.state is PgState.ABSENT,
+        "{me} has no data to serve from.",
+        lambda s: (OpDone(ok=False, text="this member has no data"),),
+        PairState.BLOCKED,
+        "futago recover",
+    ),
+    Row(
+        "T9.force",
+        always,
+        "An operator stated that {peer} is off and that its newest data may be lost; {me} serves alone.",
+        _force,
+        PairState.SWITCHING,
+    ),
+)

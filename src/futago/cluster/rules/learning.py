@@ -1,0 +1,106 @@
+"""Rules for a member that does not know the newest view: without any (it is new, or lost its memory), or with an
+older one than somebody else. The idea: stop first, then believe.
+"""
+
+from __future__ import annotations
+
+from futago.cluster.model import PairState
+from futago.cluster.rules.deeds import adopt, read_if_any, stop
+from futago.cluster.rules.row import Row, always
+from futago.cluster.situation import Situation
+
+MEMORY_ROWS = (
+    Row(
+        "M1.stop",
+        lambda s: s.is_pg_risky or not s.is_quiet,
+        "{me} knows no view, so nothing may be served here.",
+        stop,
+        PairState.STARTING,
+    ),
+    Row(
+        "M2.join",
+        lambda s: s.newest is not None and s.cfg.me not in s.newest.insync,
+        "{peer} serves alone in a view that {me} learns now.",
+        lambda s: adopt(s, stopped=False),
+        PairState.STARTING,
+    ),
+    Row(
+        "M3.amnesia",
+        lambda s: s.newest is not None,
+        "{me} lost its memory, and the newest view counts on its data; it waits until {peer} serves without it.",
+        read_if_any,
+        PairState.BLOCKED,
+        "futago recover",
+        waits_for="a newer view without this member",
+    ),
+    Row(
+        "M4.wait",
+        always,
+        "{me} belongs to no view yet and waits to hear of one from {peer}.",
+        read_if_any,
+        PairState.BLOCKED,
+        "futago status",
+        waits_for="a view from the peer or from W",
+    ),
+)
+
+
+def _is_own_solo_win(s: Situation) -> bool:
+    return s.is_own_win and s.is_primary
+
+
+LEARN_ROWS = (
+    Row(
+        "T1.adopt",
+        _is_own_solo_win,
+        "The third vote decided that {me} goes on alone; {me} makes that durable before it stops waiting for {peer}.",
+        lambda s: adopt(s, stopped=True),
+        PairState.SWITCHING,
+        keeps_wants=True,
+    ),
+    Row(
+        "T2.adopt",
+        lambda s: s.is_own_win,
+        "The third vote decided that {me} takes over; {me} makes that durable before it acts.",
+        lambda s: adopt(s, stopped=False),
+        PairState.SWITCHING,
+    ),
+    Row(
+        "T3.adopt",
+        lambda s: s.peer_names_me and s.is_primary,
+        "{peer} promised durably that {me} may serve alone.",
+        lambda s: adopt(s, stopped=True),
+        PairState.SWITCHING,
+        keeps_wants=True,
+    ),
+    Row(
+        "T4.adopt",
+        lambda s: s.peer_names_me,
+        "{peer} handed over: it has stopped and written that {me} serves alone.",
+        lambda s: adopt(s, stopped=True),
+        PairState.SWITCHING,
+    ),
+    Row(
+        "T6.stop",
+        lambda s: s.is_pg_risky or not s.is_quiet,
+        "A newer view is known, in which {me} does not serve as it does now: it stops first.",
+        stop,
+        PairState.SWITCHING,
+    ),
+    Row(
+        "T6.learn",
+        lambda s: s.newest is not None and s.newest.primary == s.cfg.peer,
+        "{peer} serves in a newer view, which {me} makes durable.",
+        lambda s: adopt(s, stopped=False),
+        PairState.SWITCHING,
+    ),
+    Row(
+        "L1.foreign",
+        always,
+        "A newer view names {me} in an epoch that it never asked for: its disk seems to be an old copy.",
+        read_if_any,
+        PairState.BLOCKED,
+        "futago recover",
+        waits_for="an operator",
+    ),
+)

@@ -1,0 +1,162 @@
+"""Rules for the primary of a paired view: serve while the peer confirms; hand over, or ask to go on alone, when not."""
+
+from __future__ import annotations
+
+from futago.cluster.model import (
+    Gate,
+    KillPg,
+    PairState,
+    PgState,
+    SetGate,
+    StartPg,
+)
+from futago.cluster.rules.deeds import (
+    announce,
+    ask_solo,
+    enforce_shut,
+    give,
+    hold,
+    is_running,
+    quiet,
+    read_if_any,
+    stop_for_handover,
+)
+from futago.cluster.rules.row import Row, always, nothing
+from futago.cluster.rules.vote import vote
+from futago.cluster.situation import NOT_RUNNING, UNCERTAIN
+
+PAIRED_ROWS = (
+    Row(
+        "I1.close",
+        lambda s: s.is_isolated and not s.is_quiet,
+        "{me} reaches neither {peer} nor the third vote: it closes the gate and gives up the address.",
+        quiet,
+        PairState.BLOCKED,
+        keeps_wants=True,
+    ),
+    Row(
+        "I2.wait",
+        lambda s: s.is_isolated,
+        "{me} reaches neither {peer} nor the third vote and waits for either; {peer} may be serving.",
+        read_if_any,
+        PairState.BLOCKED,
+        "futago status",
+        keeps_wants=True,
+        waits_for="the peer or W",
+    ),
+    *vote(
+        "T1",
+        lambda s: s.wants_w_solo and is_running(s),
+        because="{peer} is silent or cannot write",
+        keeps_wants=True,
+    ),
+    *vote(
+        "T7p",
+        lambda s: s.wants_w_solo,
+        because="{peer} is silent or cannot write and PostgreSQL is down here",
+        keeps_wants=True,
+    ),
+    Row(
+        "T4.announce",
+        lambda s: s.should_hand_over and not (s.announces_handover and s.is_quiet),
+        "{me} should not serve and {peer} can: it announces that, closes the gate and gives up the address.",
+        announce,
+        PairState.SWITCHING,
+        keeps_wants=True,
+    ),
+    Row(
+        "T4.stop",
+        lambda s: s.should_hand_over and s.pg.state not in (PgState.STOPPED, PgState.DIED, PgState.ABSENT),
+        "{me} stops PostgreSQL before {peer} takes over.",
+        stop_for_handover,
+        PairState.SWITCHING,
+        keeps_wants=True,
+        waits_for="PostgreSQL to have stopped",
+    ),
+    Row(
+        "T4.give",
+        lambda s: s.should_hand_over,
+        "Everything is stopped here: {me} writes durably that {peer} serves alone.",
+        give,
+        PairState.SWITCHING,
+        keeps_wants=True,
+    ),
+    Row(
+        "T3.ask",
+        lambda s: s.is_peer_in_trouble and s.are_intents_clear,
+        "{peer} talks but does not confirm: {me} asks it for the promise to serve alone.",
+        ask_solo,
+        PairState.SWITCHING,
+        keeps_wants=True,
+        waits_for="the promise of the peer, or t_stall",
+    ),
+    Row(
+        "P1.no-data",
+        lambda s: s.pg.state is PgState.ABSENT or (s.pg.state in NOT_RUNNING and s.is_below_floor),
+        "The data of {me} are missing or older than the view, and {peer} cannot take over.",
+        nothing,
+        PairState.BLOCKED,
+        "futago recover",
+        waits_for="the peer to be fit, or an operator",
+    ),
+    Row(
+        "P2.kill",
+        lambda s: s.pg.state is PgState.HUNG or (s.pg.state is PgState.STANDBY),
+        "PostgreSQL of {me} does not answer or runs as a standby, and {peer} cannot take over: it is restarted.",
+        lambda s: (*quiet(s), KillPg()),
+        PairState.STARTING,
+    ),
+    Row(
+        "T8.start",
+        lambda s: s.pg.state in NOT_RUNNING and s.talks and s.is_equal,
+        "Both members agree that {me} is the primary: it starts, and commits wait for {peer}.",
+        lambda _s: (StartPg(as_standby=False, enforced=True),),
+        PairState.STARTING,
+    ),
+    Row(
+        "T8.wait-peer",
+        lambda s: s.pg.state in NOT_RUNNING,
+        "{me} is down and waits until {peer} is heard and agrees, or is silent for long enough.",
+        read_if_any,
+        PairState.STARTING,
+        waits_for="the peer to agree, or its silence",
+    ),
+    Row(
+        "P3.wait",
+        lambda s: s.pg.state in UNCERTAIN,
+        "PostgreSQL of {me} is starting or stopping.",
+        nothing,
+        PairState.STARTING,
+        waits_for="PostgreSQL to have started or stopped",
+    ),
+    Row(
+        "P4.enforce",
+        lambda s: s.pg.enforced is not True,
+        "The view is paired, so commits must wait for {peer}.",
+        enforce_shut,
+        PairState.STARTING,
+    ),
+    Row(
+        "P5.open",
+        lambda s: s.f.gate is not Gate.OPEN and s.may_open,
+        "{peer} has everything that {me} started with: clients are let in.",
+        lambda _s: (SetGate(open=True),),
+        PairState.STARTING,
+    ),
+    Row(
+        "P6.wait-flush",
+        lambda s: s.f.gate is not Gate.OPEN,
+        "{me} runs and waits until {peer} has everything that it started with.",
+        nothing,
+        PairState.STARTING,
+        waits_for="the confirmation of the peer, or t_stall",
+    ),
+    Row(
+        "P7.serve",
+        always,
+        "{me} serves, and {peer} confirms every write.",
+        hold,
+        PairState.PAIRED,
+        waits_for="any change",
+    ),
+)
