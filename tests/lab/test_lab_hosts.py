@@ -10,6 +10,7 @@ import pytest
 
 from futago.lab.faults import FAULTS
 from futago.lab.lab import Lab, LabHost
+from futago.lab.patterns import PATTERNS
 from futago.runtime.faults import OperatorFault, Refused
 
 PROBE = "/var/lib/probe"

@@ -22,11 +22,14 @@ def _print(value: dict[str, Any], *, as_json: bool, text: str) -> None:
 
 
 @app.command()
-def up(
+def up(  # noqa: PLR0917  typer passes by name
     name: Name = "lab",
     as_json: AsJson = False,
     hosts: Annotated[int, typer.Option(help="How many managed hosts.", min=0, max=9)] = 4,
     members_only: Annotated[bool, typer.Option("--members-only", help="Only the two members and their BMCs.")] = False,
+    remote_volumes: Annotated[
+        bool, typer.Option("--remote-volumes", help="Databases on disks behind a network, which may hang or vanish.")
+    ] = False,
     pair: Annotated[bool, typer.Option("--pair", help="Set a pair up in it, with the product's own commands.")] = False,
 ) -> None:
     """Bring a lab up: tools, golden root, product, networks, BMCs, hosts booted."""
@@ -35,7 +38,12 @@ def up(
     from futago.lab.topology import standard
 
     lab = Lab(name)
-    nodes = standard(hosts=0 if members_only else hosts, device=not members_only, client=not members_only)
+    nodes = standard(
+        hosts=0 if members_only else hosts,
+        device=not members_only,
+        client=not members_only,
+        remote_volumes=remote_volumes,
+    )
     lab.up(nodes=nodes, say=say)
     if pair:
         from futago.lab.pair import form_pair
@@ -137,19 +145,24 @@ def fault(  # noqa: PLR0917  typer passes by name
     list_: Annotated[bool, typer.Option("--list", help="List the faults.")] = False,
 ) -> None:
     """Break something, and say when it broke."""
-    from futago.lab.faults import FAULTS, PATTERNS
+    from futago.lab.faults import FAULTS
     from futago.lab.lab import Lab
+    from futago.lab.patterns import PATTERNS
 
     if list_ or fault is None:
         table = {n: {"words": list(f.words), "text": f.text, "heals": f.end is not None} for n, f in FAULTS.items()}
         rows = [f"{' '.join([n, 'HOST', *(w.upper() for w in f.words)]):<34} {f.text}" for n, f in FAULTS.items()]
-        rows += [f"{n:<34} {' '.join([p[0], p[1], *p[2]])}" for n, p in PATTERNS.items()]
+        rows += [f"{n:<34} {'; '.join(' '.join([f, t, *w]) for f, t, w in steps)}" for n, steps in PATTERNS.items()]
         _print(table, as_json=as_json, text="\n".join(rows))
         return
-    if fault in PATTERNS:
-        fault, preset, preset_words = PATTERNS[fault]
-        target, words = target or preset, words or list(preset_words)
-    done = Lab(name).fault(fault, target or "primary", *(words or []))
+    lab = Lab(name)
+    if fault in PATTERNS and not target:
+        done = lab.begin(PATTERNS[fault])
+    elif fault in PATTERNS:
+        last = PATTERNS[fault][-1]
+        done = lab.fault(last[0], target, *(words or last[2]))
+    else:
+        done = lab.fault(fault, target or "primary", *(words or []))
     _print(
         done,
         as_json=as_json,

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from futago.lab import clock, machine
 from futago.lab.host import Power, PoweredHost
 from futago.lab.network import Drop
 from futago.lab.topology import FLOATING_IP, Network
+from futago.runtime.clock import now_at
 from futago.runtime.faults import OperatorFault, Refused
 
 if TYPE_CHECKING:
@@ -112,6 +116,28 @@ def _unisolate(d: Daemon, host: str, _: list[str]) -> Stages:
     return {}
 
 
+def _mute(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.host(host)
+    d.drop(("mute", host), [Drop(f"{host}-*", None)])
+    return {}
+
+
+def _unmute(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.drop(("mute", host), [])
+    return {}
+
+
+def _all_deaf(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.host(host)
+    d.drop(("deaf", host), [Drop(None, f"{host}-*")])
+    return {}
+
+
+def _hear_all(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.drop(("deaf", host), [])
+    return {}
+
+
 def _oneway(d: Daemon, host: str, words: list[str]) -> Stages:
     to, where = words
     source, target = _ports(d, host, [where])[0], _ports(d, to, [where])[0]
@@ -149,6 +175,30 @@ def _signal(d: Daemon, host: str, words: list[str], number: signal.Signals) -> S
         except ProcessLookupError:
             continue
     return {}
+
+
+def _kill_main(d: Daemon, host: str, words: list[str]) -> Stages:
+    pids = set(d.host(host).unit_cgroup(_unit(words)).pids())
+    for pid in pids:
+        if machine.parent(pid) not in pids:  # systemd's own child
+            os.kill(pid, signal.SIGKILL)
+            return {}
+    raise Refused(f"{words[0]} does not run on {host}")
+
+
+KILLS, KILL_EVERY_S = 8, 0.4
+
+
+def _kill_again(d: Daemon, host: str, words: list[str]) -> Stages:
+    """As soon as it is back, again: more often than its guard forgives."""
+    stages: Stages = {}
+    began = now_at()
+    for number in range(1, KILLS + 1):
+        with suppress(Refused):  # it is not back yet
+            _kill(d, host, words)
+            stages[f"kill {number}"] = (now_at() - began) / 1e6
+        time.sleep(KILL_EVERY_S)
+    return stages
 
 
 def _stop(d: Daemon, host: str, words: list[str]) -> Stages:
@@ -291,6 +341,30 @@ def _disk_detach(d: Daemon, host: str, _: list[str]) -> Stages:
     return {}
 
 
+def _attach(d: Daemon, host: str, _: list[str]) -> Stages:
+    """The file system gave up when its disk went: it is whole again after a reboot only, as on a real machine."""
+    found = d.host(host)
+    with found.lock:
+        if found.power is Power.ON and found.disks.is_detached():
+            found.cut()
+            found.power_on()
+    return {}
+
+
+def _device_hang(d: Daemon, host: str, _: list[str]) -> Stages:
+    disks = _volume_host(d, host).disks
+    disks.require_remote()
+    disks.hang(device=True)
+    return {}
+
+
+def _device_gone(d: Daemon, host: str, _: list[str]) -> Stages:
+    disks = _volume_host(d, host).disks
+    disks.require_remote()
+    disks.detach(device=True)
+    return {}
+
+
 _FILLER = "lab-filler"
 
 
@@ -303,6 +377,56 @@ def _disk_roomy(d: Daemon, host: str, _: list[str]) -> Stages:
     found = d.host(host)
     if found.power is Power.ON:
         (found.disks.volume / _FILLER).unlink(missing_ok=True)
+    return {}
+
+
+def _root_full(d: Daemon, host: str, _: list[str]) -> Stages:
+    found = d.host(host)
+    if found.power is Power.OFF:
+        raise Refused(f"{host} is off")
+    d.fill(found.disks.root_spare / _FILLER)
+    return {}
+
+
+def _root_roomy(d: Daemon, host: str, _: list[str]) -> Stages:
+    found = d.host(host)
+    if found.power is Power.ON:
+        (found.disks.root_spare / _FILLER).unlink(missing_ok=True)
+    return {}
+
+
+def _clock_shim(d: Daemon, host: str, _: list[str]) -> Stages:
+    d.inside(host, "true")  # it must be on
+    clock.install(d.host(host).disks.root)
+    d.inside(host, "systemctl", "daemon-reload")
+    return {}
+
+
+def _clock_unshim(d: Daemon, host: str, _: list[str]) -> Stages:
+    found = d.host(host)
+    if found.power is Power.ON:
+        clock.jump(found.disks.root, 0)
+        clock.remove(found.disks.root)
+        d.inside(host, "systemctl", "daemon-reload")
+    return {}
+
+
+def _clock_jump(d: Daemon, host: str, words: list[str]) -> Stages:
+    found = d.host(host)
+    if not any(clock.is_read_by(pid) for pid in found.unit_cgroup("futago-controller.service").pids()):
+        raise OperatorFault(
+            f"The programs of {host} read the machine's own clock.",
+            hint=f"Run `futago lab fault clock-shim {host}`, reboot {host}, and try again.",
+            code="lab.clock",
+        )
+    clock.jump(found.disks.root, float(words[0]))
+    return {}
+
+
+def _clock_right(d: Daemon, host: str, _: list[str]) -> Stages:
+    found = d.host(host)
+    if found.power is Power.ON:
+        clock.jump(found.disks.root, 0)
     return {}
 
 
@@ -332,6 +456,8 @@ FAULTS: dict[str, Fault] = {
     "kernel-hang": Fault((), "nothing of the host runs or answers any more", _kernel_hang, _kernel_resume),
     "link-down": Fault(("network",), "pull the cable of one network: svc, hb or bmc", _link_down, _link_up),
     "isolate": Fault((), "every network of the host loses everything silently, both ways", _isolate, _unisolate),
+    "mute": Fault((), "every network of the host loses silently what the host sends", _mute, _unmute),
+    "deaf": Fault((), "every network of the host loses silently what is sent to it", _all_deaf, _hear_all),
     "oneway": Fault(
         ("to", "network"),
         "frames from the host to another one are lost silently, in this direction only",
@@ -339,6 +465,8 @@ FAULTS: dict[str, Fault] = {
         _unoneway,
     ),
     "kill": Fault(("program",), "SIGKILL to every process of a program's unit", _kill),
+    "kill-main": Fault(("program",), "SIGKILL to a program's first process only; its children stay", _kill_main),
+    "kill-again": Fault(("program",), "SIGKILL to a program's unit, eight times within four seconds", _kill_again),
     "stop": Fault(("program",), "SIGSTOP to every process of a program's unit", _stop, _continue),
     "bmc-hang": Fault((), "the host's BMC stops answering, its network stays", _bmc_hang, _bmc_unhang),
     "bmc-dead": Fault((), "the host's BMC cannot be reached", _bmc_dead, _bmc_undead),
@@ -350,40 +478,17 @@ FAULTS: dict[str, Fault] = {
         ("program",), "as kill, and systemd is kept from restarting it", _kill_for_good, _alive_again
     ),
     "disk-hang": Fault((), "writes to the database's volume wait for ever", _disk_hang, _disk_unhang),
-    "disk-detach": Fault((), "every access to the database's volume fails until the host's next boot", _disk_detach),
+    "disk-detach": Fault((), "every access to the volume fails; healed by a reboot", _disk_detach, _attach),
+    "device-hang": Fault((), "the block device of a remote volume does not answer", _device_hang, _disk_unhang),
+    "device-gone": Fault((), "the block device of a remote volume fails; healed by a reboot", _device_gone, _attach),
     "disk-full": Fault((), "the database's volume has no room left", _disk_full, _disk_roomy),
+    "root-full": Fault((), "the file system of everything but the database has no room left", _root_full, _root_roomy),
+    "clock-shim": Fault((), "from its reboot on, the host's clock can be set apart", _clock_shim, _clock_unshim),
+    "clock-jump": Fault(
+        ("seconds",), "the wall clock of the product's programs is so far from the truth", _clock_jump, _clock_right
+    ),
     "replication-cut": Fault(
         (), "the database's own connections of the host are lost silently", _replication_cut, _replication_back
     ),
     "zone-lost": Fault((), "the host and its BMC are gone together", _zone_lost, _zone_back),
-}
-
-# The failure patterns that every release is measured against: pattern -> fault, target, words.
-PATTERNS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "F01": ("power-cut", "primary", ()),
-    "F02": ("shutdown", "primary", ()),
-    "F03": ("reboot", "primary", ()),
-    "F04": ("freeze", "primary", ()),
-    "F05": ("isolate", "primary", ()),
-    "F06": ("nic-down", "primary", ("svc",)),
-    "F07": ("nic-deaf", "primary", ("svc",)),
-    "F08": ("address-gone", "primary", ()),
-    "F09": ("stop", "primary", ("manager",)),
-    "F10": ("kill", "primary", ("controller",)),
-    "F11": ("kill-for-good", "primary", ("controller",)),
-    "F12": ("power-cut", "standby", ()),
-    "F13": ("shutdown", "standby", ()),
-    "F14": ("reboot", "standby", ()),
-    "F15": ("freeze", "standby", ()),
-    "F16": ("isolate", "standby", ()),
-    "F17": ("nic-deaf", "standby", ("svc",)),
-    "F18": ("kill", "standby", ("controller",)),
-    "F19": ("stop", "primary", ("postgres",)),
-    "F20": ("disk-hang", "primary", ()),
-    "F21": ("disk-detach", "primary", ()),
-    "F22": ("replication-cut", "standby", ()),
-    "F23": ("disk-full", "primary", ()),
-    "F24": ("zone-lost", "primary", ()),
-    "F25": ("power-cut", "both", ()),
-    "F27": ("link-down", "primary", ("hb",)),
 }

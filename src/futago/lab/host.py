@@ -92,7 +92,7 @@ class PoweredHost:
     ) -> None:
         self.node = node
         self.home = home
-        self.disks = Disks(home, lower, node.volume_mib > 0)
+        self.disks = Disks(home, lower, node.volume_mib > 0, node.is_volume_remote)
         self.cgroup = cgroup
         self.lock = threading.RLock()
         self.power = Power.OFF

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import msgspec
 
 from futago.lab import golden, machine, prerequisites, product
 from futago.lab.inside import HostProcess, LabHost
+from futago.lab.patterns import Step
 from futago.lab.places import LABS, SOURCE, Places, lab_lock, places
 from futago.lab.progress import Say, silent, step
 from futago.lab.state import LabState, is_alive, load_state, orphans, page_url, save_state
@@ -254,6 +256,12 @@ class Lab:
         `target`: a host, several with commas, `both`, or `primary` / `standby` (the product is asked who that is).
         """
         return self.request(op="fault", fault=name, target=self.resolve(target), words=[self.resolve(w) for w in words])
+
+    def begin(self, steps: Iterable[Step]) -> dict[str, Any]:
+        """Begin several faults, of members as they stand before the first one; return the answer to the last."""
+        resolved = [(name, self.resolve(target), [self.resolve(w) for w in words]) for name, target, words in steps]
+        answers = [self.request(op="fault", fault=n, target=t, words=w) for n, t, w in resolved]
+        return answers[-1]
 
     def heal(self, name: str | None = None, target: str | None = None) -> dict[str, Any]:
         """End faults: all (then hosts that are off are powered on too), all of one kind, or those of one host."""

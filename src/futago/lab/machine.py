@@ -228,6 +228,15 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def parent(pid: int) -> int:
+    """Return the parent of a process; 0 if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(stat.rsplit(")", 1)[1].split()[1])
+
+
 def started_ticks(pid: int) -> int:
     """Return when a process started, in ticks since boot; 0 if there is none, or only what is left of it.
 

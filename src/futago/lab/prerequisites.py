@@ -26,6 +26,7 @@ TOOLS = {
     "losetup": "mount",
     "nsenter": "util-linux",
     "python3": "python3",
+    "tcc": "tcc",  # for a clock that a lab host has to itself; needs no other package
 }
 _WHERE = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

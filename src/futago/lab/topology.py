@@ -59,6 +59,7 @@ class Node(msgspec.Struct, frozen=True):
     networks: tuple[Network, ...]
     root_mib: int = 2048
     volume_mib: int = 0  # the database's volume; 0: none
+    is_volume_remote: bool = False  # it stands behind a network, as with iSCSI: the block device may hang or vanish
 
     @property
     def links(self) -> tuple[Link, ...]:
@@ -94,10 +95,15 @@ def bmc_address(member: str) -> str:
     return f"10.91.3.{bmc_number(member)}"
 
 
-def standard(*, hosts: int = 4, device: bool = True, client: bool = True) -> tuple[Node, ...]:
+def standard(
+    *, hosts: int = 4, device: bool = True, client: bool = True, remote_volumes: bool = False
+) -> tuple[Node, ...]:
     """Return the nodes of a lab with `hosts` managed hosts (1 to 9)."""
     every = (Network.SERVICE, Network.HEARTBEAT, Network.BMC)
-    nodes = [Node(m, Kind.MEMBER, 11 + i, every, root_mib=6144, volume_mib=4096) for i, m in enumerate(MEMBERS)]
+    nodes = [
+        Node(m, Kind.MEMBER, 11 + i, every, root_mib=6144, volume_mib=4096, is_volume_remote=remote_volumes)
+        for i, m in enumerate(MEMBERS)
+    ]
     nodes += [Node(f"host{i}", Kind.HOST, 20 + i, (Network.SERVICE,)) for i in range(1, hosts + 1)]
     if device:
         nodes.append(Node("dev1", Kind.DEVICE, 31, (Network.SERVICE,)))
