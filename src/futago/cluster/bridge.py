@@ -48,14 +48,17 @@ from futago.cluster.model import (
     SetGate,
 )
 from futago.cluster.observers import Journals, Network, Programs, SystemDisk
+from futago.cluster.orders import Orders, is_in_maintenance
 from futago.cluster.pgconf import Layout
 from futago.cluster.pgsync import PgSync
 from futago.cluster.pgwatch import PgWatch
 from futago.cluster.postgres import Postgres
 from futago.cluster.recover import Ladder
+from futago.cluster.reports import Reporter, journal_of
 from futago.cluster.situation import Situation
 from futago.cluster.slots import Keeper
 from futago.cluster.unit import SystemdUnit
+from futago.cluster.volume import DataVolume
 from futago.cluster.walpath import WalPath
 from futago.link import heartbeat, tls
 from futago.link.heartbeat import HeartbeatEndpoint, PeerWatch
@@ -74,6 +77,7 @@ from futago.setup.settings import Settings
 
 UNIT = "futago-postgres.service"
 LAST_SWITCH = paths.CLUSTER / "last_switch.json"
+VOLUME_NOTE = paths.CLUSTER / "volume.json"
 STALL_FLOOR = 1 * S
 ROSTER_S = 1.0
 PROBE_SHARE = 0.6  # of t_stall: how late PostgreSQL's answer may be; 1.2 s by default, 0.6 s in the fast profile
@@ -110,8 +114,18 @@ class Controller:
         self.pgwatch = PgWatch(self.postgres, limit_s=limit_s, volume=Worker("disk"))
         self.peer_line = PeerLine(settings, context=self.context)
         self.sync = PgSync(self.postgres, pause_replay=self._pause_replay)
+        self.volume = DataVolume(layout, note=VOLUME_NOTE, worker=Worker("ladder"), system=system, log=log)
+        self.pgwatch.on_disk_error = self.volume.note_error
+        self.board.maintenance = is_in_maintenance()
+        self.reporter = Reporter(self.postgres, self.volume, system=system, maintenance=lambda: self.board.maintenance)
         self.ladder = Ladder(
-            postgres=self.postgres, sync=self.sync, peer=self.peer_line, volume=Worker("ladder"), log=log
+            postgres=self.postgres,
+            sync=self.sync,
+            peer=self.peer_line,
+            disk=self.volume,
+            report=self.reporter.report,
+            read_log=journal_of(UNIT),
+            log=log,
         )
         self.fences = FenceDesk(settings, board=self.board, log=log)
         self.address: CarriedAddress = address_of(settings, on_change=self._address_changed, log=log)
@@ -151,6 +165,14 @@ class Controller:
         self.desk.op_done(done)
 
     def _make_desk(self) -> ControllerDesk:
+        orders = Orders(
+            board=self.board,
+            peer=self.peer_line,
+            fences=self.fences,
+            system=self.system,
+            settings=lambda: self.settings,
+            log=self.log,
+        )
         return ControllerDesk(
             board=self.board,
             postgres=self.postgres,
@@ -161,9 +183,12 @@ class Controller:
             context=self.context,
             tell_status=self.tell_status,
             tell_role=self.tell_role,
-            tell_progress=self._tell_progress,
+            tell_reason=lambda: "" if self.decision is None else self.decision.reason,
             jury=lambda: self.jury,
             reload=self.reload,
+            ladder=self.ladder,
+            reporter=self.reporter,
+            orders=orders,
             log=self.log,
         )
 
@@ -193,6 +218,8 @@ class Controller:
                 self.journals.run(),
                 self.programs.run(),
                 self.network.run(),
+                self.volume.run(self.board),
+                self.desk.recovery.run(),
                 SystemDisk(self.keeper).run(),
                 WalPath(self.postgres, peer=self._peer_fact).run(),
                 self._follow_roster(),
@@ -371,18 +398,13 @@ class Controller:
             tested=self.fences.tested,
             jurors=self.jury.health(now) if self.jury is not None else [],
             journals=self.journals.said,
-            recovery_progress=self.ladder.progress,
-            recovery_error=self.ladder.error,
+            recovery=self.desk.recovery.story(),
+            disk_suspect=self.volume.suspect,
             last_switch=self.switches.last,
             conflict=self.address.conflict(),
             address_error=self.address.error(),
         )
         return status_room.status(facts, decision, around, now)
-
-    def _tell_progress(self) -> str:
-        reason = self.decision.reason if self.decision is not None else ""
-        is_climbing = self.facts.rejoin.step.value == "running"
-        return f"{reason} [{self.facts.rejoin.rung}] {self.ladder.progress}" if is_climbing else reason
 
     def _keep_switch(self, switch: status_room.Switch) -> None:
         data = msgspec.json.encode(switch)

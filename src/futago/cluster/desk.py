@@ -17,11 +17,14 @@ import msgspec
 from futago.cluster import pgwire
 from futago.cluster.control import Message, OperatorRefused, PeerLine, Say
 from futago.cluster.facts import Board
-from futago.cluster.model import At, Op, OpDone, OpKind, PgState, RejoinStep
+from futago.cluster.model import At, Op, OpDone, OpKind, PgState
 from futago.cluster.observers import Programs
+from futago.cluster.orders import Orders
 from futago.cluster.pgsync import PgSync
 from futago.cluster.postgres import Postgres
-from futago.cluster.recover import Source
+from futago.cluster.recover import Ladder
+from futago.cluster.recovery import PATIENCE_S, Recovery
+from futago.cluster.reports import Reporter, source_of
 from futago.register import jury as jury_room
 from futago.register.jury import Jury
 from futago.runtime.clock import now_at
@@ -52,8 +55,10 @@ class ControllerDesk:
 
     Args:
         tell_status, tell_role: return the present objects; role_bell: set and replaced at each turn.
-        tell_progress: returns one sentence about what is being done now.
+        tell_reason: returns the sentence of the present decision.
         reload: takes up changed settings.
+        ladder, reporter: of this member's recovery.
+        orders: the operators' short orders.
     """
 
     def __init__(
@@ -68,20 +73,36 @@ class ControllerDesk:
         context: ssl.SSLContext,
         tell_status: Callable[[], Message],
         tell_role: Callable[[], Message],
-        tell_progress: Callable[[], str],
+        tell_reason: Callable[[], str],
         jury: Callable[[], Jury | None],
         reload: Callable[[], Awaitable[None]],
+        ladder: Ladder,
+        reporter: Reporter,
+        orders: Orders,
         log: Log,
     ) -> None:
         self._board, self._postgres, self._sync, self._peer = board, postgres, sync, peer
         self._programs, self._system, self._context, self._log = programs, system, context, log
-        self._tell_status, self._tell_role, self._progress = tell_status, tell_role, tell_progress
+        self._tell_status, self._tell_role, self._reason = tell_status, tell_role, tell_reason
         self._jury, self._reload = jury, reload
         self._role_news = asyncio.Event()
         self._done: asyncio.Future[OpDone] | None = None
         self._resume: asyncio.TimerHandle | None = None
         self._seating = asyncio.Lock()
         self.settings: Settings = postgres.settings
+        self.orders = orders
+        self.recovery = Recovery(
+            board=board,
+            peer=peer,
+            ladder=ladder,
+            reporter=reporter,
+            tell_status=tell_status,
+            tell_reason=tell_reason,
+            request=self._request,
+            end=self.op_done,
+            marker=self._answer_marker,
+            log=log,
+        )
 
     # --- told -------------------------------------------------------------------------------------------------------
 
@@ -116,18 +137,21 @@ class ControllerDesk:
 
     async def operate(self, request: Message, say: Say) -> Message:
         op = str(request.get("op"))
-        if op == "jury":
-            return await self._seat(request, say)
+        match op:
+            case "jury":
+                return await self._seat(request, say)
+            case "recover" if request.get("plan"):
+                return {"ok": True, "plan": msgspec.to_builtins(await self.recovery.plan())}
+            case "recover":
+                return await self.recovery.follow(say, patience_s=float(request.get("patience_s") or PATIENCE_S))
+            case "maintenance" | "fence-test":
+                return await self.orders.carry_out(request, say)
+            case "force-primary":
+                self.orders.require_confirmation(request)
         view = self._board.read_durable().view
         if op == "switchover" and view is not None and view.primary != self.settings.me:
             return await self._relay("switchover", say)
-        if op != "recover":
-            return await self._run(_KINDS[op], say)
-        telling = asyncio.create_task(self._keep_telling_peer("recover"))
-        try:
-            return await self._run(_KINDS[op], say)
-        finally:
-            telling.cancel()
+        return await self._run(_KINDS[op], say)
 
     async def _run(self, kind: OpKind, say: Say) -> Message:
         done = self._request(kind)
@@ -136,7 +160,7 @@ class ControllerDesk:
         loop = asyncio.get_running_loop()
         ends = loop.time() + limit
         while not done.done():
-            now = await self._progress_here_or_there(kind)
+            now = self._reason()
             if now != said:
                 said = now
                 await say(now)
@@ -147,19 +171,6 @@ class ControllerDesk:
         if not result.ok:
             raise OperatorFault(_sentence(result.text), hint="", code=f"pair.{kind.value}")
         return {"ok": True, "text": _sentence(result.text)}
-
-    async def _progress_here_or_there(self, kind: OpKind) -> str:
-        """Return what is being done; during a recovery, which happens on the member that comes back, what it says."""
-        here = self._progress()
-        hb = self._board.read_peer().heartbeat
-        if kind is not OpKind.RECOVER or hb is None or self._board.rejoin.step is RejoinStep.RUNNING:
-            return here
-        try:
-            answer = await self._peer.ask("progress", deadline_s=1.0)
-        except WorldFault:
-            return here
-        there = str(answer.get("text") or "")
-        return f"{self.settings.peer.name}: {there}" if there and self.settings.peer is not None else here
 
     def _request(self, kind: OpKind) -> asyncio.Future[OpDone]:
         present = self._board.op.kind
@@ -184,21 +195,14 @@ class ControllerDesk:
         except OperatorRefused as e:
             raise OperatorFault(str(e), hint=e.hint, code=f"pair.{op}") from e
 
-    async def _keep_telling_peer(self, op: str) -> None:
-        """Have the other member work on it too, as soon as it can be told: it may have to be powered on and boot
-        first."""
-        while True:
-            with contextlib.suppress(FutagoFault, OSError, EOFError, TimeoutError):
-                await self._peer.ask(op, deadline_s=PEER_OP_S_MAX, begin_only=True)
-            await asyncio.sleep(PROGRESS_S)
-
     # --- the other member -------------------------------------------------------------------------------------------
 
     async def serve_peer(self, request: Message, say: Say) -> Message:
         op = request.get("op")
-        if op == "recover" and request.get("begin_only"):
-            self._request(OpKind.RECOVER)
-            return {"ok": True}
+        if op in ("recover", "report", "clock", "progress"):
+            return await self.recovery.answer(request)
+        if op in ("maintenance", "fence-test"):
+            return await self.orders.carry_out({**request, "is_relayed": True}, say)
         if op == "switchover":
             return await self._run(OpKind.SWITCHOVER, say)
         if op == "jury":
@@ -209,7 +213,6 @@ class ControllerDesk:
             "marker": self._answer_marker,
             "settings": self._answer_settings,
             "roster": self._answer_roster,
-            "progress": self._answer_progress,
         }
         if op not in answers:
             raise OperatorFault(f"There is no operation `{op}`.", code="control.request")
@@ -238,13 +241,7 @@ class ControllerDesk:
         self._require_primary()
         await self._sync.ensure_slot()
         await self._postgres.ask("CHECKPOINT", deadline_s=CHECKPOINT_S_MAX)
-        row = (await self._postgres.ask(_DESCRIBE, deadline_s=10)).one()
-        system_id, timeline, size = str(row[0]), int(row[1] or 0), int(row[2] or 0)
-        history = ""
-        if timeline > 1:
-            file = pgwire.literal(f"pg_wal/{timeline:08X}.history")
-            history = (await self._postgres.ask(f"SELECT pg_read_file({file})", deadline_s=5)).one()[0] or ""
-        return {"ok": True, "source": msgspec.to_builtins(Source(system_id, timeline, history, size))}
+        return {"ok": True, "source": msgspec.to_builtins(await source_of(self._postgres))}
 
     async def _answer_marker(self, _request: Message) -> Message:
         """Write a mark, and say where it is."""
@@ -360,10 +357,6 @@ class ControllerDesk:
             await self._write_settings(msgspec.structs.replace(self.settings, jurors=jurors, roster=version))
         return {"ok": True}
 
-    async def _answer_progress(self, _request: Message) -> Message:
-        is_climbing = self._board.rejoin.step is RejoinStep.RUNNING
-        return {"ok": True, "text": self._progress() if is_climbing else ""}
-
     async def _answer_roster(self, _request: Message) -> Message:
         rows = [msgspec.to_builtins(j) for j in self.settings.jurors]
         return {"ok": True, "jurors": rows, "roster": self.settings.roster}
@@ -405,9 +398,4 @@ def _sentence(text: str) -> str:
 _POSITION = (
     "SELECT pg_current_wal_flush_lsn(), "
     "('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int"
-)
-_DESCRIBE = (
-    "SELECT (SELECT system_identifier FROM pg_control_system()), "
-    "('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int, "
-    "(SELECT sum(pg_database_size(oid)) FROM pg_database)"
 )

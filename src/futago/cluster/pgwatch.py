@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 from collections import deque
+from collections.abc import Callable
 
 from futago.cluster import pgwire
 from futago.cluster.model import At, Lsn, PgState, RejoinStep
@@ -62,6 +64,7 @@ class PgWatch:
         self._unconfirmed: deque[tuple[Lsn, int]] = deque(maxlen=64)
         self._failures = 0
         self._stable_since = now_at()
+        self.on_disk_error: Callable[[OSError], None] = lambda _error: None
         postgres.on_poke = self.poke
 
     def poke(self) -> None:
@@ -204,6 +207,8 @@ class PgWatch:
         self._failures += 1
         if sqlstate in (DISK_FULL, IO_ERROR):
             self._board.put_pg(is_disk_ok=False)
+        if sqlstate == IO_ERROR:
+            self.on_disk_error(OSError(errno.EIO, str(fault)))
         if self._failures >= PROBE_FAILURES_MAX and self._board.pg.state in ANSWERING:
             self._log.error("postgres.refuses-probe", error=str(fault))
             self._board.put_pg(state=PgState.HUNG)
@@ -223,6 +228,7 @@ class PgWatch:
                     is_ok = await self._volume.do(self._try_disk, deadline_s=DISK_LATE_S)
                 except OSError as e:
                     self._log.error("disk.failed", error=str(e))
+                    self.on_disk_error(e)
                     is_ok = False
                 except Unknown:
                     self._log.error("disk.hangs", limit_s=DISK_LATE_S)

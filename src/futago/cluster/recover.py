@@ -1,36 +1,39 @@
-"""The ladder by which a member comes back from any state: follow, rewind, base backup, empty disk.
+"""The ladder by which a member comes back from any state: make room, follow, rewind, base backup, empty disk.
 
-Lives here: choosing the rung, climbing, and the proof of having arrived. Must not live here: whether to (decide.py).
-The idea: a ladder that begins where one stands. Every rung leads to the same landing, a standby that has replayed a
-mark which the primary wrote *after* it started; a rung that breaks leads to the next. Nothing here trusts a tool's
-word that nothing needs to be done: pg_rewind against a fresh primary says so wrongly, and PostgreSQL shows
+Lives here: climbing, and the proof of having arrived. Must not live here: whether to (decide.py), or which rung
+(rungs.py). The idea: a ladder that begins where one stands. Every rung leads to the same landing, a standby that has
+replayed a mark which the primary wrote *after* it started; a rung that breaks leads to the next. Nothing here trusts a
+tool's word that nothing needs to be done: pg_rewind against a fresh primary says so wrongly, and PostgreSQL shows
 "streaming" for a moment before it finds that it cannot.
 
-Every step may be cut short and repeated: while a data directory is half made, `data.unfinished` stands beside it.
+Every step may be cut short and repeated: while a data directory is half made, `data.unfinished` stands beside it. A
+step that destroys something is begun only after the other member has been looked at (preflight.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from futago.cluster import pgconf, pgwire
+from futago.cluster import pgconf, preflight, rungs
 from futago.cluster.control import PeerLine
-from futago.cluster.model import At, PgState, Rejoin, RejoinStep
+from futago.cluster.model import At, OpKind, PgState, Rejoin, RejoinStep
 from futago.cluster.pgsync import PgSync
-from futago.cluster.postgres import ControlData, Postgres
-from futago.cluster.walend import End
+from futago.cluster.postgres import RUNNING, Postgres
+from futago.cluster.preflight import Report
+from futago.cluster.rungs import Choice, Climb, Holds, NeedsPerson, Own, Progress, Rung, Source, choose, megabytes
+from futago.cluster.volume import DataVolume
 from futago.runtime import process
-from futago.runtime.clock import S, now_at
+from futago.runtime.clock import S, now_at, now_utc
 from futago.runtime.faults import FutagoFault, Refused, Unknown, WorldFault
 from futago.runtime.log import Log
-from futago.runtime.worker import Worker
 from futago.setup import files
 
 PREPARE_S_MAX = 300.0  # a checkpoint of a busy primary
@@ -40,178 +43,233 @@ BACKUP_S_MAX = 48 * 3600.0
 DELETE_S_MAX = 600.0
 POLL_S = 0.05
 RETRY_S = (3.0, 6.0, 15.0, 30.0, 60.0)
-SPARE_BYTES = 256 << 20
-_T = TypeVar("_T")
+RETURNS_MAX = 4  # by itself, within RETURNS; a member that falls out again and again is left to a person
+RETURNS = 900 * S
+LOST_DISK = ("Input/output error", "invalid page in block", "could not fsync", "page verification failed")
 
-
-class Source(msgspec.Struct, frozen=True):
-    """What the primary tells about itself, after a checkpoint and with a slot for us."""
-
-    system_id: str
-    timeline: int
-    history: str
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Fork:
-    """Where a timeline ended and the next began."""
-
-    timeline: int
-    at: int
-
-
-def forks(history: str) -> list[Fork]:
-    """Return the forks of a timeline history file, oldest first. Source: PostgreSQL's timeline.c,
-    readTimeLineHistory."""
-    found = []
-    for line in history.splitlines():
-        words = line.split()
-        if len(words) >= 2 and words[0].isdigit():
-            found.append(Fork(int(words[0]), pgwire.lsn(words[1])))
-    return found
-
-
-def may_follow(own: ControlData, end: End, source: Source) -> bool:
-    """Is what we have a beginning of what the source has?
-
-    On the source's own timeline that is so if we only ever followed: two primaries never wrote on one timeline.
-    """
-    if own.system_id != source.system_id:
-        return False
-    if end.timeline == source.timeline:
-        return own.state not in ("in production", "in crash recovery", "shutting down")
-    fork = next((f for f in forks(source.history) if f.timeline == end.timeline), None)
-    return fork is not None and end.at <= fork.at
+_T = TypeVar("_T", bound=msgspec.Struct)
+ReadLog = Callable[[], Awaitable[str]]
+"""Returns the last lines that PostgreSQL wrote."""
 
 
 class Ladder:
     """Brings our PostgreSQL back as a standby of the other member's.
 
     Args:
-        volume: the thread of the database's disk.
+        disk: the volume of the database.
+        report: returns what we say of ourselves (reports.py), for the checks before anything is destroyed.
+        read_log: the last words of PostgreSQL.
     """
 
-    def __init__(self, *, postgres: Postgres, sync: PgSync, peer: PeerLine, volume: Worker, log: Log) -> None:
-        self._postgres, self._sync, self._peer, self._volume, self._log = postgres, sync, peer, volume, log
+    def __init__(
+        self,
+        *,
+        postgres: Postgres,
+        sync: PgSync,
+        peer: PeerLine,
+        disk: DataVolume,
+        report: Callable[[], Awaitable[Report]],
+        read_log: ReadLog,
+        log: Log,
+    ) -> None:
+        self._postgres, self._sync, self._peer, self._disk, self._log = postgres, sync, peer, disk, log
+        self._report, self._read_log = report, read_log
         self._board = postgres.board
-        self.progress = ""
-        self.error = ""
+        self._returns: deque[int] = deque(maxlen=RETURNS_MAX)
+        self._is_verified = False
+        self._began_at = 0
+        self._tried: list[tuple[str, str]] = []
+        self._copied = self._mark = self._timeline = 0
+        self.progress = Progress()
+        self.last: Climb | None = None
 
     async def climb(self) -> None:
-        """Climb; the outcome is in `board.rejoin`. Never raises a fault of the world."""
-        self.error = ""
+        """Climb; the outcome is in `board.rejoin` and `last`. Never raises a fault of the world."""
+        self._began_at, self._tried, self._is_verified = now_at(), [], False
+        self._copied = self._mark = self._timeline = 0
         self._board.put_rejoin(step=RejoinStep.RUNNING, rung="", retry_at=At(0))
         try:
+            self._heed_flapping()
             source = await self._prepare()
+            await self._make_room()
             await self._climb(source)
+            self._returns.append(now_at())
         except FutagoFault as e:
             self._fail(e)
         except asyncio.CancelledError:
             self._board.put_rejoin(step=RejoinStep.NONE)
             raise
         else:
-            self._say("done", "arrived: a mark written by the primary has been replayed here")
-            self._board.put(rejoin=Rejoin(step=RejoinStep.DONE, rung=self._board.rejoin.rung))
+            self._arrive()
+
+    def _arrive(self) -> None:
+        self._note_end(ok=True)
+        self._say("arrived: a mark written by the primary has been replayed here")
+        self._board.put(rejoin=Rejoin(step=RejoinStep.DONE, rung=self._board.rejoin.rung))
 
     def _fail(self, fault: FutagoFault) -> None:
         failures = self._board.rejoin.failures + 1
-        pause = RETRY_S[min(failures, len(RETRY_S)) - 1]
-        self.error = str(fault)
+        pause = RETRY_S[-1] if isinstance(fault, NeedsPerson) else RETRY_S[min(failures, len(RETRY_S)) - 1]
+        repair = fault.repair if isinstance(fault, NeedsPerson) else ""
+        self._note_end(error=str(fault), repair=repair, failures=failures)
         self._log.error("recover.failed", rung=self._board.rejoin.rung, error=str(fault), again_in_s=pause)
         retry_at = At(now_at() + int(pause * S))
         self._board.put_rejoin(step=RejoinStep.FAILED, retry_at=retry_at, failures=failures)
 
-    def _say(self, rung: str, text: str) -> None:
-        self.progress = text
-        if rung != "done":
-            self._board.put_rejoin(rung=rung)
-        self._log.event("recover.progress", rung=rung, text=text)
+    def _note_end(self, *, ok: bool = False, error: str = "", repair: str = "", failures: int = 0) -> None:
+        self.last = Climb(
+            member=self._board.cfg.me,
+            rung=self._board.rejoin.rung,
+            ok=ok,
+            ended_utc=now_utc().isoformat(timespec="seconds"),
+            seconds=round((now_at() - self._began_at) / S, 1),
+            bytes_copied=self._copied,
+            mark=self._mark,
+            timeline=self._timeline,
+            was_verified=self._is_verified,
+            tried=tuple(self._tried),
+            error=error,
+            repair=repair,
+            failures=failures,
+        )
+
+    def _say(self, text: str, *, done: int = 0, total: int = 0) -> None:
+        self.progress = Progress(text, done, total)
+        self._log.event("recover.progress", rung=self._board.rejoin.rung, text=text)
+
+    def _heed_flapping(self) -> None:
+        """A member that fell out soon after it had come back, several times, is ill: an operator decides."""
+        if self._board.op.kind is OpKind.RECOVER:
+            self._returns.clear()
+            return
+        if len(self._returns) == RETURNS_MAX and now_at() - self._returns[0] < RETURNS:
+            raise NeedsPerson(
+                f"this member came back {RETURNS_MAX} times within {RETURNS // (60 * S)} minutes and fell out again",
+                repair="Find out why it does not stay (`journalctl -u futago-controller -u futago-postgres`), "
+                "then run futago recover.",
+            )
+
+    # --- before ---------------------------------------------------------------------------------------------------
 
     async def _prepare(self) -> Source:
-        self._say("prepare", "asking the primary for a checkpoint and a replication slot")
+        self._say("asking the primary for a checkpoint and a replication slot")
         answer = await self._peer.ask("prepare", deadline_s=PREPARE_S_MAX)
+        return _converted(answer.get("source"), Source)
+
+    async def _make_room(self) -> None:
+        """Rung 0: what can be put right without touching the data."""
+        look = await self._disk.look()
+        if look.problem and not look.suspect:
+            repair = "Repair and mount the data volume; an empty file system will do. Then run futago recover."
+            raise NeedsPerson(look.problem, repair=repair)
+        if not look.problem and await self._disk.release():
+            self._say("the data volume was full: its reserve has been released")
+        if self._board.pg.state in (PgState.DIED, PgState.STOPPED, PgState.STARTING):
+            said = await self._read_log()
+            lost = next((x for x in LOST_DISK if x in said), "")
+            if lost:
+                self._disk.note_suspect(f"PostgreSQL said: {lost}")
+
+    async def _own(self) -> Own:
+        """Return what lies in the data directory of the stopped server."""
+        suspect = self._disk.suspect
+        if self._board.pg.state is PgState.ABSENT or not await self._postgres.has_data():
+            try:
+                is_there = await self._disk.do((self._postgres.layout.data / "PG_VERSION").exists)
+            except WorldFault:
+                return Own(Holds.UNREADABLE, suspect=suspect)
+            return Own(Holds.HALF if is_there else Holds.NOTHING, suspect=suspect)
+        if suspect:
+            return Own(Holds.WHOLE, suspect=suspect)
         try:
-            return msgspec.convert(answer.get("source"), Source)
-        except msgspec.ValidationError as e:
-            raise Refused(f"the primary's answer cannot be understood: {e}") from e
+            control = await self._postgres.control_data()
+            end = await self._postgres.wal_end(control)
+        except WorldFault as e:
+            self._say(f"the data here cannot be read ({e}): only a copy will do")
+            return Own(Holds.UNREADABLE)
+        return rungs.own_of(Holds.WHOLE, system_id=control.system_id, state=control.state, end=end)
+
+    async def _check(self, choice: Choice, source: Source) -> None:
+        """Look around before something is destroyed. Raises NeedsPerson if it cannot work."""
+        answer = await self._peer.ask("report", deadline_s=30.0)
+        other = _converted(answer.get("report"), Report)
+        own = await self._report()
+        bad = preflight.blocking(preflight.checks(own, other, choice=choice, clock_s=None))
+        if bad is not None:
+            raise NeedsPerson(f"{bad.member}: {bad.text}", repair=f"{bad.repair} Then run futago recover.")
+
+    # --- climbing -------------------------------------------------------------------------------------------------
 
     async def _climb(self, source: Source) -> None:
-        if self._board.pg.state is PgState.STANDBY and await self._arrives("follow"):
-            return
-        if self._board.pg.state is not PgState.ABSENT:
+        if self._board.pg.state is PgState.STANDBY and not self._disk.suspect:
+            self._board.put_rejoin(rung=Rung.FOLLOW.value)
+            if await self._arrives():
+                return
+            self._tried.append((Rung.FOLLOW.value, "it runs but cannot take up the primary's stream"))
+        if self._board.pg.state is not PgState.ABSENT or self._board.pg.state in RUNNING:
             await self._postgres.kill()
-        rungs: list[tuple[str, Callable[[Source], Awaitable[None]]]] = []
-        if self._board.pg.state is not PgState.ABSENT:
-            rungs += await self._rungs_with_data(source)
-        rungs.append(("basebackup" if self._board.pg.state is not PgState.ABSENT else "empty", self._base_backup))
-        for number, (rung, work) in enumerate(rungs):
-            is_last = number == len(rungs) - 1
+        choices = choose(await self._own(), source)
+        for number, choice in enumerate(choices):
             try:
-                self._board.put_rejoin(rung=rung)
-                await work(source)
-                await self._start(rung)
-                if await self._arrives(rung):
-                    return
-                raise Refused(f"{rung}: the standby does not take up the primary's timeline")
+                await self._try(choice, source)
+                return
             except WorldFault as e:
-                if is_last or not isinstance(e, Refused | Unknown):
+                is_last = number == len(choices) - 1
+                if is_last or isinstance(e, NeedsPerson) or not isinstance(e, Refused | Unknown):
                     raise
-                self._say(rung, f"{rung} was not enough ({e}); going on to the next rung")
+                self._tried.append((choice.rung.value, str(e)))
+                self._say(f"{choice.rung} was not enough ({e}); going on to the next rung")
                 await self._postgres.kill()
 
-    async def _nothing(self, _source: Source) -> None:
-        self._say("follow", "the data here are a beginning of the primary's: following it")
-
-    async def _rungs_with_data(self, source: Source) -> list[tuple[str, Callable[[Source], Awaitable[None]]]]:
-        try:
-            own = await self._postgres.control_data()
-            end = await self._postgres.wal_end(own)
-        except WorldFault as e:
-            self._say("prepare", f"the data here cannot be read ({e}): only a copy will do")
-            return []
-        if own.system_id != source.system_id:
-            return []
-        follow: Callable[[Source], Awaitable[None]] = self._nothing
-        return [("follow", follow)] if may_follow(own, end, source) else [("rewind", self._rewind)]
-
-    async def _start(self, rung: str) -> None:
-        self._say(rung, "starting as a standby")
+    async def _try(self, choice: Choice, source: Source) -> None:
+        self._board.put_rejoin(rung=choice.rung.value)
+        self._say(choice.why)
+        if choice.rung is not Rung.FOLLOW:
+            await self._check(choice, source)
+        if choice.rung is Rung.REWIND:
+            await self._rewind()
+        elif choice.rung is not Rung.FOLLOW:
+            await self._base_backup(source)
+        self._say("starting as a standby")
         await self._postgres.start(as_standby=True, enforced=False)
         await self._sync.drop_slots()
+        if not await self._arrives():
+            raise Refused(f"{choice.rung}: the standby does not take up the primary's timeline")
 
-    async def _arrives(self, rung: str) -> bool:
+    async def _arrives(self) -> bool:
         """Wait until a mark that the primary writes now has been replayed; False if nothing moves for a while."""
-        self._say(rung, "waiting for the primary's stream")
-        mark, timeline = 0, 0
+        self._say("waiting for the primary's stream")
         board, best, moved_at = self._board, (0, 0), now_at()
+        self._mark, missed = 0, 0
         while now_at() - moved_at < FOLLOW_S_MAX * S:
-            if board.pg.state is not PgState.STANDBY:
+            pg = board.pg
+            if pg.state is not PgState.STANDBY:
                 return False
-            if board.pg.is_streaming and not mark:
+            if pg.is_streaming and not self._mark:
                 answer = await self._peer.ask("marker", deadline_s=10)
-                mark, timeline = int(answer.get("lsn", 0)), int(answer.get("timeline", 0))
-                moved_at = now_at()
-            if mark and board.pg.replay >= mark and board.pg.is_streaming and board.pg.timeline == timeline:
+                self._mark, self._timeline = int(answer.get("lsn", 0)), int(answer.get("timeline", 0))
+                missed, moved_at = max(0, self._mark - int(pg.replay)), now_at()
+            if self._mark and pg.replay >= self._mark and pg.is_streaming and pg.timeline == self._timeline:
                 return True
-            here = (int(board.pg.flush), int(board.pg.replay))
-            if here > best and board.pg.is_streaming:
+            here = (int(pg.flush), int(pg.replay))
+            if here > best and pg.is_streaming:
                 best, moved_at = here, now_at()
-                if mark > here[1]:
-                    self.progress = f"replaying: {(mark - here[1]) >> 20} MiB behind"
+                behind = self._mark - here[1]
+                if behind > 0:
+                    text = f"replaying: {megabytes(behind)} behind"
+                    self.progress = Progress(text, max(0, missed - behind), missed)
             await asyncio.sleep(POLL_S)
         return False
 
     # --- the destructive rungs --------------------------------------------------------------------------------------
 
-    async def _rewind(self, source: Source) -> None:
-        self._say("rewind", "the data here have gone another way: rewinding to where the ways parted")
+    async def _rewind(self) -> None:
         layout, postgres = self._postgres.layout, self._postgres
         await postgres.write_conf(enforced=False)
-        await self._on_disk(self._mark_unfinished)
+        await self._disk.do(self._mark_unfinished)
         self._board.put_pg(state=PgState.ABSENT)
-        await self._on_disk(lambda: (layout.data / "standby.signal").unlink(missing_ok=True))
-        await self._on_disk(lambda: (layout.data / "postmaster.pid").unlink(missing_ok=True))
+        await self._disk.do(lambda: (layout.data / "standby.signal").unlink(missing_ok=True))
+        await self._disk.do(lambda: (layout.data / "postmaster.pid").unlink(missing_ok=True))
         peer = postgres.settings.peer
         assert peer is not None
         command = [str(layout.bin / "pg_rewind"), "-D", str(layout.data), "--progress"]
@@ -223,57 +281,80 @@ class Ladder:
         )
         if ended.code != 0:
             raise Refused(f"pg_rewind: {ended.last_words}")
-        await self._on_disk(self._mark_finished)
+        await self._disk.do(self._mark_finished)
         self._board.put_pg(state=PgState.STOPPED)
 
     async def _base_backup(self, source: Source) -> None:
         layout, postgres = self._postgres.layout, self._postgres
-        self._say(self._board.rejoin.rung, f"copying the whole database, {source.size_bytes >> 20} MiB")
+        is_suspect = bool(self._disk.suspect)
+        if is_suspect:
+            self._say("testing the disk: it failed before")
+            await self._disk.test()
         await postgres.write_conf(enforced=False)
         target, old = layout.volume / "data.new", layout.volume / "data.old"
-        await self._on_disk(lambda: _remove(target), deadline_s=DELETE_S_MAX)
-        await self._on_disk(lambda: _remove(old), deadline_s=DELETE_S_MAX)
+        for left in (target, old):
+            await self._disk.do(lambda left=left: _remove(left), deadline_s=DELETE_S_MAX)  # type: ignore[misc]
         self._board.put_pg(state=PgState.ABSENT)
         if not await self._has_room(source):
-            self._say(self._board.rejoin.rung, "too little room for two copies: the old data are deleted first")
-            await self._on_disk(self._mark_unfinished)
-            await self._on_disk(lambda: _remove(layout.data), deadline_s=DELETE_S_MAX)
-        await self._on_disk(lambda: files.directory(target, mode=0o700, owner=files.DATABASE))
-        await self._copy(str(target))
-        await self._on_disk(lambda: self._swap(target, old))
+            self._say("too little room for two copies: the old data are deleted first")
+            await self._disk.do(self._mark_unfinished)
+            await self._disk.do(lambda: _remove(layout.data), deadline_s=DELETE_S_MAX)
+        await self._disk.do(lambda: files.directory(target, mode=0o700, owner=files.DATABASE))
+        self._say(f"copying the whole database, {megabytes(source.size_bytes)}", total=source.size_bytes)
+        await self._copy(target)
+        if is_suspect:
+            await self._verify(target)
+        await self._disk.do(lambda: self._swap(target, old))
         self._board.put_pg(state=PgState.STOPPED)
-        await self._on_disk(lambda: _remove(old), deadline_s=DELETE_S_MAX)
+        await self._disk.do(lambda: _remove(old), deadline_s=DELETE_S_MAX)
+        if is_suspect:
+            await self._disk.trust()
 
-    async def _copy(self, target: str) -> None:
+    async def _copy(self, target: Path) -> None:
         postgres = self._postgres
         peer = postgres.settings.peer
         assert peer is not None
         layout = postgres.layout
         where = pgconf.conninfo(postgres.settings.me, peer, layout, avoid=postgres.wal_avoids)
-        command = [str(layout.bin / "pg_basebackup"), "-D", target, "-d", where, "-c", "fast", "-X", "stream", "-P"]
+        command = [str(layout.bin / "pg_basebackup"), "-D", str(target), "-d", where, "-c", "fast", "-X", "stream"]
         slot = ["-S", pgconf.slot_name(postgres.settings.me)]
         ended = await process.follow(
-            [*process.AS_POSTGRES, *command, *slot], deadline_s=BACKUP_S_MAX, on_line=self._note_line
+            [*process.AS_POSTGRES, *command, "-P", *slot], deadline_s=BACKUP_S_MAX, on_line=self._note_line
         )
         if ended.code != 0:
+            for sign in LOST_DISK:
+                if sign in ended.err:
+                    self._disk.note_suspect(f"pg_basebackup said: {sign}")
             raise Refused(f"pg_basebackup: {ended.last_words}")
 
+    async def _verify(self, target: Path) -> None:
+        """Read the copy back from the disk and compare every file with the primary's checksum."""
+        self._say("reading the copy back to prove that the disk holds it")
+        await self._disk.do(lambda: _forget_cached(target), deadline_s=DELETE_S_MAX)
+        command = [str(self._postgres.layout.bin / "pg_verifybackup"), "-e", str(target)]
+        ended = await process.run([*process.AS_POSTGRES, *command], deadline_s=BACKUP_S_MAX)
+        if ended.code != 0:
+            raise NeedsPerson(
+                f"the copy cannot be read back as it was written: {ended.last_words}",
+                repair="Replace the disk under the data volume, then run futago recover.",
+            )
+        self._is_verified = True
+
     async def _has_room(self, source: Source) -> bool:
-        volume = self._postgres.layout.volume
-        usage = await self._on_disk(lambda: shutil.disk_usage(volume))
-        assert usage is not None
-        return usage.free > source.size_bytes + SPARE_BYTES
+        """Is there room for a copy beside the old data?"""
+        look = await self._disk.look()
+        if look.problem:
+            raise Refused(look.problem)
+        return look.free > source.size_bytes + preflight.SPARE_BYTES
 
     def _note_line(self, line: str) -> None:
-        self.progress = line.strip()
+        found = rungs.read_progress(line)
+        if found is not None:
+            self.progress, self._copied = found, found.done
+        elif line.strip():
+            self.progress = Progress(line.strip())
 
     # --- in the volume's thread -------------------------------------------------------------------------------------
-
-    async def _on_disk(self, work: Callable[[], _T], *, deadline_s: float = 10.0) -> _T:
-        try:
-            return await self._volume.do(work, deadline_s=deadline_s)
-        except OSError as e:
-            raise Refused(f"the data volume: {e}") from e
 
     def _mark_unfinished(self) -> None:
         files.write(self._postgres.layout.unfinished, "", mode=0o600)
@@ -294,3 +375,22 @@ class Ladder:
 def _remove(path: Path) -> None:
     if path.exists():
         shutil.rmtree(path)
+
+
+def _forget_cached(target: Path) -> None:
+    """Let the next reader of these files have them from the disk."""
+    for folder, _folders, names in os.walk(target):
+        for name in names:
+            fd = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(fd)
+
+
+def _converted(raw: Any, kind: type[_T]) -> _T:
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as e:
+        raise Refused(f"the other member's answer cannot be understood: {e}") from e

@@ -135,11 +135,11 @@ class Surroundings:
     tested: dict[str, Tested]
     jurors: list[tuple[str, bool, str]]
     journals: Json
-    recovery_progress: str
-    recovery_error: str
+    recovery: Json
     last_switch: Switch | None
     conflict: str
     address_error: str = ""
+    disk_suspect: str = ""
 
 
 def status(facts: Facts, decision: Decision, around: Surroundings, now: int) -> Json:
@@ -152,6 +152,8 @@ def status(facts: Facts, decision: Decision, around: Surroundings, now: int) -> 
     if around.address_error:
         notes.append(f"The floating IP is not in order on {facts.cfg.me}: {around.address_error}.")
     notes += _fence_notes(around, now)
+    if around.disk_suspect:
+        notes.append(f"The data disk of {facts.cfg.me} failed ({around.disk_suspect}): its data must be copied anew.")
     return {
         "pair": around.settings.pair.name,
         "state": decision.state.value,
@@ -172,12 +174,7 @@ def status(facts: Facts, decision: Decision, around: Surroundings, now: int) -> 
             "peer": around.journals.get("peer_copy", {}),
         },
         "last_switch": None if around.last_switch is None else msgspec.to_builtins(around.last_switch),
-        "recovery": {
-            "running": facts.rejoin.step.value == "running",
-            "rung": facts.rejoin.rung,
-            "progress": around.recovery_progress,
-            "error": around.recovery_error,
-        },
+        "recovery": around.recovery,
         "utc": now_utc().isoformat(timespec="milliseconds"),
     }
 

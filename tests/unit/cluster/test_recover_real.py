@@ -9,15 +9,18 @@ import subprocess
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from pg_pair import Member, pair, until
 
 from futago.cluster.desk import ControllerDesk
-from futago.cluster.model import Lsn, PgState, RejoinStep
+from futago.cluster.model import PgState, RejoinStep
 from futago.cluster.pgwire import PgConnection
-from futago.cluster.postgres import ControlData
-from futago.cluster.recover import Ladder, Source, forks, may_follow
-from futago.cluster.walend import End, newest_timeline
+from futago.cluster.recover import Ladder
+from futago.cluster.reports import Reporter
+from futago.cluster.rungs import Holds, Own, Rung, Source, choose, forks, is_beginning
+from futago.cluster.volume import DataVolume
+from futago.cluster.walend import newest_timeline
 from futago.runtime.log import Log
 from futago.runtime.worker import Worker
 
@@ -30,20 +33,39 @@ class DirectLine:
     def __init__(self, other: Member) -> None:
         self._desk: Any = ControllerDesk.__new__(ControllerDesk)
         self._desk._board, self._desk._postgres, self._desk._sync = other.board, other.postgres, other.sync
+        self._reporter = reporter(other)
 
     async def ask(self, op: str, *, deadline_s: float, say: Any = None, **fields: object) -> dict[str, Any]:
         async def nothing(_text: str) -> None:
             pass
 
+        if op == "report":
+            return {"ok": True, "report": msgspec.to_builtins(await self._reporter.report())}
         answer: dict[str, Any] = await self._desk.serve_peer({"op": op, **fields}, nothing)
         return answer
 
 
-def ladder(member: Member, source: Member) -> Ladder:
+def volume(member: Member) -> DataVolume:
+    note = member.home / "cluster/volume.json"
+    return DataVolume(member.layout, note=note, worker=Worker("ladder"), system=Worker("note"), log=Log(m=member.name))
+
+
+def reporter(member: Member) -> Reporter:
+    return Reporter(member.postgres, volume(member), system=Worker("note"), maintenance=lambda: False)
+
+
+def ladder(member: Member, source: Member, disk: DataVolume | None = None) -> Ladder:
     line: Any = DirectLine(source)
+    disk = disk or volume(member)
+    own = Reporter(member.postgres, disk, system=Worker("note"), maintenance=lambda: False)
+
+    async def last_words() -> str:
+        return member.unit.log.read_text(errors="replace")[-8000:] if member.unit.log.exists() else ""
+
     return Ladder(
-        postgres=member.postgres, sync=member.sync, peer=line, volume=Worker("ladder"), log=Log(m=member.name)
-    )
+        postgres=member.postgres, sync=member.sync, peer=line, disk=disk, report=own.report, read_log=last_words,
+        log=Log(m=member.name),
+    )  # fmt: skip
 
 
 async def sql(member: Member, text: str) -> list[str | None]:
@@ -124,7 +146,8 @@ async def test_source_that_is_no_primary_is_a_failure_with_a_reason_and_a_pause(
         await a.postgres.kill()
         climbing = ladder(b, a)
         await climbing.climb()
-        assert b.board.rejoin.step is RejoinStep.FAILED and b.board.rejoin.retry_at > 0 and climbing.error
+        assert b.board.rejoin.step is RejoinStep.FAILED and b.board.rejoin.retry_at > 0
+        assert climbing.last is not None and not climbing.last.ok and "no primary runs here" in climbing.last.error
 
 
 async def test_end_of_the_log_is_where_the_server_stopped_writing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,31 +186,52 @@ async def test_application_reaches_its_database_through_the_controllers_gate_onl
             )
 
 
-def control(state: str, *, system: str = "7") -> ControlData:
-    return ControlData(f"Database system identifier: {system}\nDatabase cluster state: {state}\n")
-
-
 HISTORY = "1\t0/5000000\tno recovery target specified\n\n2\t0/8000000\tno recovery target specified\n"
-SOURCE = Source(system_id="7", timeline=3, history=HISTORY, size_bytes=1)
+SOURCE = Source(system_id="7", timeline=3, history=HISTORY, size_bytes=1, wal_from=0x4000000, flush=0x9000000)
+
+
+def own(state: str, timeline: int, end: int, *, system: str = "7") -> Own:
+    return Own(Holds.WHOLE, system_id=system, state=state, timeline=timeline, end=end)
 
 
 @pytest.mark.parametrize(
-    ("own", "end", "expected"),
+    ("found", "expected"),
     [
-        (control("shut down"), End(1, Lsn(0x5000000)), True),
-        (control("shut down"), End(1, Lsn(0x5000001)), False),
-        (control("in production"), End(2, Lsn(0x7FFFFFF)), True),
-        (control("in production"), End(2, Lsn(0x8000008)), False),
-        (control("in archive recovery"), End(3, Lsn(0x9000000)), True),
-        (control("in production"), End(3, Lsn(0x8000100)), False),  # two primaries on one timeline: never believed
-        (control("shut down"), End(4, Lsn(0x1)), False),  # a timeline that the source has never heard of
-        (control("shut down", system="8"), End(1, Lsn(1)), False),
+        (own("shut down", 1, 0x5000000), True),
+        (own("shut down", 1, 0x5000001), False),
+        (own("in production", 2, 0x7FFFFFF), True),
+        (own("in production", 2, 0x8000008), False),
+        (own("in archive recovery", 3, 0x9000000), True),
+        (own("in production", 3, 0x8000100), False),  # two primaries on one timeline: never believed
+        (own("shut down", 4, 0x1), False),  # a timeline that the source has never heard of
+        (own("shut down", 1, 1, system="8"), False),
     ],
 )
-def test_member_may_follow_only_if_its_log_is_a_beginning_of_the_primarys(
-    own: ControlData, end: End, expected: bool
-) -> None:
-    assert may_follow(own, end, SOURCE) is expected
+def test_member_may_follow_only_if_its_log_is_a_beginning_of_the_primarys(found: Own, expected: bool) -> None:
+    assert is_beginning(found, SOURCE) is expected
+
+
+@pytest.mark.parametrize(
+    ("found", "rungs"),
+    [
+        (own("shut down", 2, 0x6000000), [Rung.FOLLOW, Rung.BASE_BACKUP]),
+        (own("in production", 2, 0x8000008), [Rung.REWIND, Rung.BASE_BACKUP]),
+        (own("shut down", 1, 0x3FFFFFF), [Rung.BASE_BACKUP]),  # the primary's log begins later
+        (own("shut down", 2, 0x6000000, system="8"), [Rung.BASE_BACKUP]),
+        (Own(Holds.HALF), [Rung.BASE_BACKUP]),
+        (Own(Holds.UNREADABLE), [Rung.BASE_BACKUP]),
+        (Own(Holds.NOTHING), [Rung.EMPTY]),
+        (msgspec.structs.replace(own("shut down", 2, 0x6000000), suspect="EIO"), [Rung.BASE_BACKUP]),
+        (Own(Holds.NOTHING, suspect="EIO"), [Rung.EMPTY]),
+    ],
+)
+def test_mildest_rung_that_can_work_is_tried_first_and_a_copy_last(found: Own, rungs: list[Rung]) -> None:
+    choices = choose(found, SOURCE)
+    assert [c.rung for c in choices] == rungs
+    assert all(c.why for c in choices) and choices[-1].bytes_max == SOURCE.size_bytes
+    assert [c.is_destructive for c in choices if c.rung is not Rung.EMPTY] == [
+        c.rung is not Rung.FOLLOW for c in choices if c.rung is not Rung.EMPTY
+    ]
 
 
 def test_history_is_read_and_nonsense_in_it_is_skipped() -> None:

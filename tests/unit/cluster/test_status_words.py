@@ -87,8 +87,7 @@ def around(**changes: object) -> Surroundings:
         tested={"m2": Tested("m2", "ipmi", Power.ON, NOW - 3 * S)},
         jurors=[("host1", True, "")],
         journals={"own": {"last": 1}, "peer_copy": {"last": 2}},
-        recovery_progress="",
-        recovery_error="",
+        recovery={"running": False, "member": "m1", "rung": "", "progress": "", "error": ""},
         last_switch=None,
         conflict="",
     )
