@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -81,6 +81,20 @@ class Machine:
         """Run this in the machine's loop to its end."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(DEADLINE_S)
 
+    def do_elsewhere(self, work: Callable[[], T]) -> T:
+        """Call this in another thread of the machine, so that its loop goes on meanwhile."""
+
+        async def call() -> T:
+            def enter() -> T:
+                if _libc.setns(self.fd, CLONE_NEWNET) != 0:
+                    raise OSError(ctypes.get_errno(), "setns")
+                return work()
+
+            with ThreadPoolExecutor(1) as pool:
+                return await asyncio.get_running_loop().run_in_executor(pool, enter)
+
+        return self.run(call())
+
     def ip(self, words: str) -> None:
         self.do(lambda: ip(*words.split()))
 
@@ -98,6 +112,7 @@ class Lan:
     b: Machine
     client: Machine
     hands: list[FloatingAddress] = field(default_factory=list)
+    keep: list[socket.socket] = field(default_factory=list)
 
     def floating(self, machine: Machine, *, is_announced: bool = True) -> FloatingAddress:
         """Return the floating addresses as this machine carries them."""

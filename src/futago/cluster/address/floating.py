@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from futago.cluster.address import netlink
+from futago.cluster.address.farewell import Farewell
 from futago.cluster.address.sockets import reset_connections
 from futago.cluster.address.voice import Voice
 from futago.runtime.clock import S, now_at
@@ -64,6 +65,7 @@ class FloatingAddress:
         self._trouble: tuple[str, int] | None = None
         self._announcing: asyncio.Task[None] | None = None
         self._voice = Voice(interface=interface, addresses=self.addresses, on_claim=self._claimed, log=log)
+        self._farewell = Farewell(interface=interface, addresses=self.addresses)
         self._watch = netlink.watch()
         asyncio.get_running_loop().add_reader(self._watch.fileno(), self._changed)
         self.is_held: bool | None
@@ -134,6 +136,7 @@ class FloatingAddress:
     def hold(self) -> None:
         """Take the addresses and announce them, now and again. Raises Refused."""
         self._is_wanted = True
+        self._farewell.end()
         if self._is_announced:
             self._voice.ask()  # an answer does not stop us, since the vote is ours; it is shown to people
         try:
@@ -157,6 +160,7 @@ class FloatingAddress:
             self._announcing = None
         if self.is_held is not False:
             self._reset_connections()
+            self._farewell.begin()
         try:
             for address in self.addresses:
                 netlink.remove(self.interface, address)
@@ -178,6 +182,7 @@ class FloatingAddress:
         asyncio.get_running_loop().remove_reader(self._watch.fileno())
         self._watch.close()
         self._voice.close()
+        self._farewell.end()
 
     def _announce(self) -> None:
         if self._announcing is not None:
