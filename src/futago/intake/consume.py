@@ -19,16 +19,18 @@ from pathlib import Path
 
 import msgspec
 
-from futago.intake import snmp, syslog
 from futago.intake import store as rows
-from futago.intake.merge import WINDOW_NS, Merger
+from futago.intake import syslog
+from futago.intake.merge import WINDOW_NS, Copies, Merger
 from futago.intake.model import Mark, Protocol, Record
 from futago.intake.normalise import copies_of
+from futago.intake.options import OPTIONS, OptionsWatch
 from futago.intake.reader import JournalReader, Read
 from futago.intake.rules import MessageMonitor, RuleSet
 from futago.intake.store import Event, Inventory
+from futago.intake.traps import TrapCounters, TrapReader
 from futago.runtime.engine import EngineContext
-from futago.runtime.faults import Corrupt, OperatorFault, WorldFault
+from futago.runtime.faults import OperatorFault, WorldFault
 from futago.setup import paths
 from futago.store.commit import Connection
 
@@ -46,14 +48,13 @@ EVENT_DETAIL_CHARS_MAX = 2000
 
 
 @dataclass(slots=True)
-class Counters:
+class Counters(TrapCounters):
     """What this engine did since it was started."""
 
     records: int = 0
     messages: int = 0
     suppressed: int = 0
     events: int = 0
-    malformed: int = 0
     batches: int = 0
     reloads: int = 0
     damaged: int = 0
@@ -66,6 +67,7 @@ class Places:
     own: Path = paths.JOURNAL_OWN
     copy: Path = paths.JOURNAL_PEER
     receiver: Path = paths.RECEIVER_SOCKET
+    options: Path = OPTIONS
 
 
 class _Stream:
@@ -120,6 +122,9 @@ class ConsumeEngine:
         peer = context.settings.peer
         self._peer = peer.name if peer else ""
         self.counters = Counters()
+        self._options = OptionsWatch(self._places.options)
+        self._options.look()
+        self._traps = TrapReader(self._options.current.snmp, self.counters)
         self._rules: dict[str, RuleSet] = {}
         self._rules_version: tuple[int, int, int] | None = None
         self._inventory = Inventory()
@@ -235,7 +240,7 @@ class ConsumeEngine:
         if not records:
             return
         timelines = self._merger.timelines
-        effects = self._merger.feed(member, copies_of(records, shift_ns=timelines.shift(member, zero_ns)))
+        effects = self._merger.feed(member, self._copies(records, timelines.shift(member, zero_ns)))
         self.counters.suppressed += len(records) - len(effects)
         self.counters.messages += len(effects)
         batch.messages += len(effects)
@@ -243,13 +248,16 @@ class ConsumeEngine:
         for place in effects:
             self._take_effect(records[place], wall_ahead_ns, batch)
 
+    def _copies(self, records: list[Record], shift_ns: int) -> Copies:
+        return copies_of(records, shift_ns=shift_ns, trap_content=self._traps.content)
+
     def _take_effect(self, record: Record, wall_ahead_ns: int, batch: _Batch) -> None:
         address = address_text(record.source)
         host = self._inventory.hosts.get(address)
         if host is None:
             host = self._unregistered(address, batch)
         if record.protocol == Protocol.SNMP_UDP:
-            kind, text = "snmptrap", self._trap_text(record)
+            kind, text = "snmptrap", self._traps.text(record)
         else:
             kind, text = "syslog", syslog.text_of(record.data)
         rules = self._rules.get(kind)
@@ -273,13 +281,6 @@ class ConsumeEngine:
                     monitor.notify,
                 )
             )
-
-    def _trap_text(self, record: Record) -> str:
-        try:
-            return snmp.decode(record.data).text
-        except Corrupt as e:
-            self.counters.malformed += 1
-            return f"undecodable: {e}: 0x{record.data[:256].hex()}"
 
     def _unregistered(self, address: str, batch: _Batch) -> str:
         """Name a host that nobody registered after its address, and remember it."""
@@ -318,12 +319,20 @@ class ConsumeEngine:
             if version != self._rules_version:
                 await self._compile(await store.read(rows.load_monitors, name="intake.rules"))
                 self._rules_version = version
+            await self._read_options()
         if self._is_due("inventory", INVENTORY_EVERY_S):
             self._inventory = await store.read(rows.load_inventory, name="intake.inventory")
             damaged = sum(stream.reader.damaged for stream in self._streams)
             if damaged > self.counters.damaged:
                 self._context.log.warning("intake.journal_damaged", places=damaged)
                 self.counters.damaged = damaged
+
+    async def _read_options(self) -> None:
+        if self._options.look():
+            if self._options.fault:
+                self._context.log.error("intake.options_refused", error=self._options.fault)
+            # Making keys of passwords takes milliseconds each.
+            self._traps = await asyncio.to_thread(TrapReader, self._options.current.snmp, self.counters)
 
     async def _compile(self, monitors: list[MessageMonitor]) -> None:
         for kind in ("syslog", "snmptrap"):

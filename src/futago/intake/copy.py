@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from futago.intake.journal import repair
-from futago.intake.model import Position
+from futago.intake.model import Position, Record
 from futago.intake.segment import scan
 from futago.intake.wire import Records
 from futago.intake.writer import Batch, JournalWriter
@@ -30,6 +31,7 @@ class JournalCopy:
         self._flow = asyncio.Event()
         self._handed = dict(last)
         self.last = dict(last)  # incarnation -> last durable sequence
+        self.on_records: Callable[[str, list[Record]], None] = lambda incarnation, records: None
         self.writer = JournalWriter(root, on_synced=self._tell, interval_s=INTERVAL_S)
 
     @classmethod
@@ -70,6 +72,7 @@ class JournalCopy:
         if data:
             self._handed[message.incarnation.id] = message.last
             self.writer.append(Batch(message.incarnation, first, message.last, len(data), [data]))
+            self.on_records(message.incarnation.id, found.records)
 
     async def room(self) -> None:
         """Wait while the disk does not keep up."""

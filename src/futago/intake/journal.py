@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
-from futago.intake.model import Incarnation, IncarnationId
+from futago.intake.model import Incarnation, IncarnationId, Record
 from futago.intake.segment import SEGMENT_HEAD_BYTES, SegmentHead, resume, scan, unpack_head
 from futago.runtime import clock
 from futago.runtime.faults import Corrupt
@@ -269,3 +269,17 @@ def _drop_tombstones(known: list[Folder]) -> None:
     empty = [one for one in known[:-1] if end_of(one.path) is not None and not segments(one.path)]
     for one in empty[: max(0, len(empty) - TOMBSTONES_MAX)]:
         shutil.rmtree(one.path, ignore_errors=True)
+
+
+def tail(root: Path, *, bytes_max: int) -> tuple[str, list[Record]]:
+    """Return the last records of the newest incarnation, and its id; ("", []) of a journal that is not there."""
+    known = folders(root)
+    files = segments(known[-1].path) if known else []
+    if not files:
+        return "", []
+    with files[-1].path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(SEGMENT_HEAD_BYTES, size - bytes_max))
+        data = file.read(bytes_max)
+    start = 0 if size - bytes_max <= SEGMENT_HEAD_BYTES else resume(data, 0, after=0)
+    return known[-1].id, scan(data, start).records if start is not None else []

@@ -45,6 +45,11 @@ class Counters:
     tcp_incomplete: int = 0
     stalls: int = 0
     congested: int = 0
+    informs: int = 0
+    informs_answered: int = 0
+    informs_repeated: int = 0
+    informs_dropped: int = 0
+    snmp_reports: int = 0
 
 
 class Addresses:
@@ -192,7 +197,7 @@ class UdpPort:
             while count < DRAIN_MAX:
                 data, extra, _, address = self._sock.recvmsg(65536, 64)
                 count += 1
-                came_ns = min(max(_stamp(extra) + shift_ns, turns.stalled_since_ns), now_ns)
+                came_ns = min(max(stamp_of(extra) + shift_ns, turns.stalled_since_ns), now_ns)
                 journal.add(
                     data,
                     protocol=self._protocol,
@@ -208,7 +213,8 @@ class UdpPort:
         journal.hand()
 
 
-def _stamp(extra: list[tuple[int, int, bytes]]) -> int:
+def stamp_of(extra: list[tuple[int, int, bytes]]) -> int:
+    """Return when the kernel got a datagram, wall time in nanoseconds; far in the future if it does not say."""
     for level, kind, data in extra:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
             seconds, rest = _TIMESPEC.unpack_from(data)

@@ -1,7 +1,7 @@
 """The receiver: `futago run receiver`, on both members, always, whatever the role and the database do.
 
-It listens, journals, streams its journal to the other member and keeps a copy of the other's. Nothing is parsed,
-decided or answered. It imports only the standard library, uvloop and msgspec, so that it is there first.
+It listens, journals, streams its journal to the other member and keeps a copy of the other's. Nothing is parsed or
+decided beyond what answering an acknowledged protocol needs. It imports only the standard library, uvloop and msgspec, so that it is there first.
 """
 
 from __future__ import annotations
@@ -18,23 +18,28 @@ import msgspec
 
 from futago.intake.consumed import Consumed
 from futago.intake.copy import JournalCopy
-from futago.intake.journal import Repaired, new_incarnation, prune, repair
+from futago.intake.journal import Repaired, new_incarnation, prune, repair, tail
 from futago.intake.listen import Addresses, Counters, TcpSyslog, Turns, UdpPort, tcp_socket
-from futago.intake.model import Mark, Protocol
+from futago.intake.model import Mark, Protocol, Record
+from futago.intake.options import OPTIONS, OptionsWatch
 from futago.intake.own import OwnJournal
+from futago.intake.snmp_port import InformDesk, SnmpPort
 from futago.intake.sync import Downstream, Peer, Upstream
+from futago.intake.usm_desk import UsmDesk
 from futago.intake.writer import JournalWriter
 from futago.link import tls
 from futago.runtime import service
 from futago.runtime.faults import OperatorFault
 from futago.runtime.log import Log
-from futago.runtime.role import RoleWatch
+from futago.runtime.role import RoleKind, RoleWatch
 from futago.setup import paths
 from futago.setup import settings as settings_file
 
 TURN_S = 0.1
 MARK_S = 1.0
 HOUSEKEEPING_S = 2.0
+OPTIONS_S = 1.0
+INFORMS_TAIL_BYTES = 16 << 20  # of the own journal is read at the start, for INFORMs that will be repeated
 JOURNAL_BYTES_MAX = 16 << 30  # both journals together
 FREE_BYTES_MIN = 512 << 20  # left to the others on the disk ...
 FREE_SHARE_MIN = 0.05  # ... or this share of it, whichever is less
@@ -69,6 +74,7 @@ class ReceiverConfig:
     cert: Path = paths.OWN_CERT
     key: Path = paths.OWN_KEY
     ca: Path = paths.CA_CERT
+    options: Path = OPTIONS
 
 
 class Receiver:
@@ -88,10 +94,12 @@ class Receiver:
         self._is_paused = False
         self._journal_bytes = 0
         self._role = RoleWatch(config.controller)
+        self.options = OptionsWatch(config.options)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Receive until `stop`; then make durable what was taken."""
         addresses = Addresses()
+        self.options.look()
         self._open_journals()
         try:
             await self._listen(addresses)
@@ -119,8 +127,9 @@ class Receiver:
 
         def synced() -> None:  # in the writing thread
             with contextlib.suppress(RuntimeError):  # the loop ended meanwhile
-                loop.call_soon_threadsafe(self.upstream.synced)
+                loop.call_soon_threadsafe(self._synced)
 
+        recent = tail(config.own_root, bytes_max=INFORMS_TAIL_BYTES)
         incarnation = new_incarnation(self.repaired.newest)
         self.journal = OwnJournal(JournalWriter(config.own_root, on_synced=synced), incarnation)
         self.copy = JournalCopy.open(config.copy_root)
@@ -136,18 +145,39 @@ class Receiver:
             copy=self.copy, own=self.journal, pair_id=config.pair_id, consumed=self.consumed, log=self._log
         )
         self.set_peer(config.peer)
+        self._watch_informs(*recent)
+
+    def _watch_informs(self, incarnation: str, recent: list[Record]) -> None:
+        self.informs = InformDesk(
+            journal=self.journal,
+            watch=self.options,
+            usm=UsmDesk(self.options, self._config.pair_id, log=self._log),
+            counters=self.counters,
+            has_copy=self.copy.has,
+            durable=self.safe_sequence,
+        )
+        self.informs.note(recent, incarnation=incarnation, is_own=True)
+        self.copy.on_records = lambda other, records: self.informs.note(records, incarnation=other, is_own=False)
+        self.upstream.on_acked = self.informs.release
+
+    def _synced(self) -> None:
+        self.upstream.synced()
+        self.informs.release()
+
+    def safe_sequence(self) -> int:
+        """Return our last sequence that is where it must be before its sender may be told: on both disks; on this one
+        while the other member is known to be out, or does not exist.
+        """
+        role, acked, own = self._role.role, self.upstream.acked, self.journal.synced_sequence
+        if self.upstream.peer is None or (role.role is RoleKind.PRIMARY and role.solo):
+            return own
+        is_ours = acked is not None and acked.incarnation == self.journal.incarnation.id
+        return min(own, acked.sequence) if is_ours and acked is not None else 0
 
     async def _listen(self, addresses: Addresses) -> None:
         config, loop = self._config, asyncio.get_running_loop()
         for host in config.hosts:
-            for port, protocol in (
-                (config.ports.syslog_udp, Protocol.SYSLOG_UDP),
-                (config.ports.snmp_udp, Protocol.SNMP_UDP),
-            ):
-                try:
-                    self._udp.append(UdpPort(host, port, protocol, journal=self.journal, addresses=addresses))
-                except OSError as e:
-                    self._unbound.append(f"udp {host} {port}: {e.strerror}")
+            self._listen_udp(host, addresses)
             try:
                 sock = tcp_socket(host, config.ports.syslog_tcp)
             except OSError as e:
@@ -168,6 +198,19 @@ class Receiver:
             udp.start(self._turns, self._udp)
         await self._serve_others()
 
+    def _listen_udp(self, host: str, addresses: Addresses) -> None:
+        ports = self._config.ports
+        for protocol, port in ((Protocol.SYSLOG_UDP, ports.syslog_udp), (Protocol.SNMP_UDP, ports.snmp_udp)):
+            try:
+                if protocol is Protocol.SNMP_UDP:
+                    snmp = SnmpPort(host, port, desk=self.informs, journal=self.journal, addresses=addresses)
+                    self._udp.append(snmp)
+                else:
+                    syslog = UdpPort(host, port, protocol, journal=self.journal, addresses=addresses)
+                    self._udp.append(syslog)
+            except OSError as e:
+                self._unbound.append(f"udp {host} {port}: {e.strerror}")
+
     async def _serve_others(self) -> None:
         config = self._config
         context = tls.server_context(cert=config.cert, key=config.key, ca=config.ca)
@@ -183,13 +226,29 @@ class Receiver:
         self._servers.append(local)
 
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
-        return [self._turn(), self._mark(), self._keep_house(), self.upstream.run(), self._role.run()]
+        return [
+            self._turn(),
+            self._mark(),
+            self._keep_house(),
+            self.upstream.run(),
+            self._role.run(),
+            self._follow_options(),
+            self.informs.usm.run(),
+        ]
+
+    async def _follow_options(self) -> None:
+        while True:
+            if self.options.look():
+                fault = self.options.fault
+                self._log.warning("receiver.options_refused" if fault else "receiver.options_read", fault=fault)
+            await asyncio.sleep(OPTIONS_S)
 
     async def _turn(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             self._turns.turn(self.journal.clock.now_ns(), self._udp)
             self.upstream.note_time(loop.time())
+            self.informs.release()  # going solo, too, makes answers safe
             if self.journal.is_congested != self._is_paused:
                 self._set_paused(self.journal.is_congested)
             if not self._is_paused:
@@ -286,6 +345,7 @@ class Receiver:
             "role": str(role.role),
             "solo": role.solo,
             "unbound": self._unbound,
+            "options_fault": self.options.fault,
             "fault": self.journal.writer.fault or self.copy.writer.fault,
             "counters": {
                 **asdict(self.counters),
@@ -295,6 +355,7 @@ class Receiver:
                 "cut_bytes": self.repaired.cut_bytes,
                 "damaged": self.repaired.damaged,
                 "sync_refused": self.downstream.refused,
+                "snmp_v3_lost": self.informs.usm.lost,
             },
         }
 

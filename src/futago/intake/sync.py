@@ -112,6 +112,7 @@ class Upstream:
         self.is_connected = False
         self.acked: Position | None = None
         self.clock = PeerClock()
+        self.on_acked: Callable[[], None] = lambda: None
         self.conversations = 0
         self.last_error = ""
         self._news = asyncio.Event()  # something was synced here, or acknowledged there
@@ -211,6 +212,7 @@ class Upstream:
             if sent == position:
                 break
         self._news.set()
+        self.on_acked()
 
     async def _beat(self, stream: FrameStream[DownstreamMessage]) -> None:
         while True:

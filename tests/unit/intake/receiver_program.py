@@ -32,6 +32,7 @@ def config_from(text: str) -> ReceiverConfig:
         cert=pki / f"{raw['me']}.crt",
         key=pki / f"{raw['me']}.key",
         ca=pki / "ca.crt",
+        options=root / "intake.toml",
     )
 
 

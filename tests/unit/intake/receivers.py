@@ -54,7 +54,18 @@ class ReceiverProcess:
     syslog_tcp: int = field(default_factory=free_port)
     snmp_udp: int = field(default_factory=lambda: free_port(socket.SOCK_DGRAM))
     peer_addresses: tuple[str, ...] = ("127.0.0.1",)
+    hosts: list[str] = field(default_factory=lambda: ["127.0.0.1"])
     process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def options(self) -> Path:
+        return self.root / "intake.toml"
+
+    def write_options(self, text: str) -> None:
+        """Write /etc/futago/intake.toml of this receiver, as the manual says: for the owner only."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.options.touch(0o600)
+        self.options.write_text(text)
 
     def start(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -70,7 +81,7 @@ class ReceiverProcess:
                     "journal_port": self.journal_port,
                     "root": str(self.root),
                     "pki": str(self.pki),
-                    "hosts": ["127.0.0.1"],
+                    "hosts": self.hosts,
                     "ports": {
                         "syslog_udp": self.syslog_udp,
                         "syslog_tcp": self.syslog_tcp,

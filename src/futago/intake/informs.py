@@ -1,0 +1,120 @@
+"""INFORMs: what their senders are answered, and when. Pure.
+
+An INFORM is answered after both members have it on their disks (alone: after this one has), and its sender repeats it
+until then. So that a repetition is not a second message, each one that was taken is remembered by what identifies it
+(sender's address and port, request, content), also those that the other member has taken: their records pass through
+here, too.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from hashlib import blake2b
+from typing import Generic, NamedTuple, TypeVar
+
+from futago.intake import snmp
+from futago.intake.ber import INTEGER, SEQUENCE, STRING, expect, integer
+from futago.intake.model import Position, Record
+from futago.intake.snmp import INFORM, VERSION_2C, VERSION_3, Opened
+from futago.runtime.faults import Corrupt
+
+REMEMBERED_MAX = 50_000
+WAITING_MAX = 10_000  # beyond it INFORMs are not taken: their senders repeat them
+
+Key = bytes
+To = TypeVar("To")
+
+
+class Place(NamedTuple):
+    """Where the record of an INFORM is: `is_own` in our journal, else in the copy of the other's."""
+
+    is_own: bool
+    position: Position
+
+
+class Waiting(NamedTuple, Generic[To]):
+    """An answer that waits until our record `sequence` is on both disks. `to` is whatever the socket needs."""
+
+    sequence: int
+    reply: bytes
+    to: To
+
+
+def opened_inform(data: bytes) -> Opened | None:
+    """Return the INFORM in a v2c datagram; None if it is something else."""
+    try:
+        opened = snmp.open_plain(data)
+    except Corrupt:
+        return None
+    return opened if opened.version == VERSION_2C and opened.tag == INFORM else None
+
+
+def wants_answer_v3(data: bytes) -> bool:
+    """Return whether a datagram is a v3 message whose sender wants an answer: an INFORM, or the question for our engine
+    id that comes before it. What security says of it is not looked at here.
+    """
+    try:
+        at, end = expect(data, 0, len(data), SEQUENCE)
+        start, at = expect(data, at, end, INTEGER)
+        if integer(data, start, at) != VERSION_3:
+            return False
+        head, head_end = expect(data, at, end, SEQUENCE)
+        _, at = expect(data, head, head_end, INTEGER)
+        _, at = expect(data, at, head_end, INTEGER)
+        start, at = expect(data, at, head_end, STRING)
+    except Corrupt:
+        return False
+    return at - start == 1 and bool(data[start] & 4)
+
+
+def key_of(source: bytes, port: int, identity: bytes) -> Key:
+    """Return what a repetition has in common with the first. `identity`: of v2c the datagram, of v3 what is protected."""
+    return blake2b(source + port.to_bytes(2, "big") + identity, digest_size=16).digest()
+
+
+class Informs(Generic[To]):
+    """The INFORMs that were taken, and the answers that wait."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Key, Place] = OrderedDict()
+        self._waiting: deque[Waiting[To]] = deque()
+
+    @property
+    def is_full(self) -> bool:
+        """No more can wait: do not take another one."""
+        return len(self._waiting) >= WAITING_MAX
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def place(self, key: Key) -> Place | None:
+        """Return where the record of this INFORM is, if it was taken before."""
+        return self._known.get(key)
+
+    def note(self, key: Key, place: Place) -> None:
+        """Remember that an INFORM was taken; the first place stays."""
+        if key not in self._known:
+            if len(self._known) >= REMEMBERED_MAX:
+                self._known.popitem(last=False)
+            self._known[key] = place
+
+    def wait(self, sequence: int, reply: bytes, to: To) -> None:
+        """Let an answer wait for our record. Repetitions may come out of order: their record is an old one."""
+        self._waiting.append(Waiting(sequence, reply, to))
+
+    def due(self, durable: int) -> list[Waiting[To]]:
+        """Return the answers whose records are durable, in the order of arrival, and forget them."""
+        if not self._waiting:
+            return []
+        due = [one for one in self._waiting if one.sequence <= durable]
+        if due:
+            self._waiting = deque(one for one in self._waiting if one.sequence > durable)
+        return due
+
+
+def v2_key(record: Record) -> Key | None:
+    """Return the key of a journal's record if it is a v2c INFORM."""
+    if opened_inform(record.data) is None:
+        return None
+    return key_of(record.source, record.port, record.data)

@@ -1,0 +1,101 @@
+"""SNMP notifications as the engine takes them: who may send, what two copies have in common, the text that patterns see.
+
+Pure but for what it remembers of senders' clocks. Nothing is raised, whatever the bytes: what cannot be read or is not
+let through still is a message, with a text that says so and nothing of the content.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from futago.intake import snmp
+from futago.intake.model import Record
+from futago.intake.options import Snmp
+from futago.intake.snmp import VERSION_3, Opened
+from futago.intake.usm import Doubt, Doubtful, Security, SenderTimes, parse
+from futago.runtime.faults import Corrupt
+
+SHOWN_BYTES_MAX = 256
+_DOUBTS = {
+    Doubt.LEVEL: "its security level is not its user's",
+    Doubt.TIME: "its sender's clock says that it is old: a repetition",
+    Doubt.USER: "its user is not known",
+    Doubt.ENGINE: "it is of another engine",
+    Doubt.DIGEST: "it is not authenticated: a wrong password, or forged",
+    Doubt.DECRYPTION: "it cannot be decrypted",
+}
+
+
+class Notification(NamedTuple):
+    """A record that was looked into: `opened`, or why not."""
+
+    opened: Opened | None
+    why: str = ""
+    is_refused: bool = False
+
+
+@dataclass(slots=True)
+class TrapCounters:
+    """What was not taken as it was meant."""
+
+    malformed: int = 0
+    refused: int = 0  # of unknown communities and users, or repeated by others
+
+
+class TrapReader:
+    """Reads records of the SNMP port.
+
+    Args:
+        options: communities and users.
+        counters: counted in.
+    """
+
+    def __init__(self, options: Snmp, counters: TrapCounters) -> None:
+        self._communities = None if options.communities is None else {c.encode() for c in options.communities}
+        self._security = Security(options.users)
+        self._times = SenderTimes()
+        self._counters = counters
+
+    def look(self, data: bytes) -> Notification:
+        """Return a datagram looked into, but for the time window."""
+        try:
+            if snmp.version_of(data) == VERSION_3:
+                return Notification(self._security.open(data))
+            opened = snmp.open_plain(data)
+        except Corrupt as e:
+            return Notification(None, str(e))
+        except Doubtful as e:
+            return Notification(None, _DOUBTS[e.doubt], True)
+        if self._communities is not None and opened.sender not in self._communities:
+            return Notification(opened, "its community is not known", True)
+        return Notification(opened)
+
+    def content(self, data: bytes) -> bytes:
+        """Return what two copies of a notification have in common; all of what cannot be read."""
+        notification = self.look(data)
+        try:
+            return data if notification.opened is None else snmp.content(notification.opened)
+        except Corrupt:
+            return data
+
+    def text(self, record: Record) -> str:
+        """Return the line that patterns see of a message that takes effect."""
+        found = self.look(record.data)
+        if found.is_refused or (found.opened is not None and not self._is_fresh(found.opened, record)):
+            self._counters.refused += 1
+            return f"refused: {found.why or _DOUBTS[Doubt.TIME]}"
+        try:
+            if found.opened is None:
+                raise Corrupt(found.why)
+            return snmp.decode_opened(found.opened).text
+        except Corrupt as e:
+            self._counters.malformed += 1
+            return f"undecodable: {e}: 0x{record.data[:SHOWN_BYTES_MAX].hex()}"
+
+    def _is_fresh(self, opened: Opened, record: Record) -> bool:
+        """Return whether a v3 message is of its sender's present; only what is authenticated says when it is of."""
+        if opened.version != VERSION_3:
+            return True
+        message = parse(record.data)
+        return not message.code or self._times.is_fresh(message, record.time_ns)

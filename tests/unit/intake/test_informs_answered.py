@@ -1,0 +1,258 @@
+"""INFORMs of real senders to real receivers: answered when both disks have them, from the address that was asked, and
+a repetition is no second message."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pysnmp.hlapi.v3arch.asyncio import (  # type: ignore[import-untyped]
+    ContextData,
+    NotificationType,
+    ObjectIdentity,
+    SnmpEngine,
+    UdpTransportTarget,
+    UsmUserData,
+    send_notification,
+    usmAesCfb128Protocol,
+    usmHMACSHAAuthProtocol,
+)
+from receivers import ReceiverProcess, make_pair
+from test_snmp_decoder import encoded
+from test_snmp_security import NET_SNMP
+
+from futago.intake import usm
+from futago.intake.options import Options, parse
+from futago.intake.snmp import decode, version_of
+from futago.intake.traps import TrapCounters, TrapReader
+
+LINK_DOWN = "1.3.6.1.6.3.1.1.5.3"
+OPTIONS = """
+[snmp]
+communities = ["public"]
+users = [
+    { name = "plain" },
+    { name = "auth", auth = "sha256", auth_password = "auth-password" },
+    { name = "priv", auth = "sha512", auth_password = "auth-password", priv = "aes128", priv_password = "priv-password" },
+    { name = "old", auth = "sha1", auth_password = "auth-password", priv = "aes128", priv_password = "priv-password" },
+]
+"""
+KNOWN: Options = parse(OPTIONS, where=Path("intake.toml"))
+Pair = tuple[ReceiverProcess, ReceiverProcess]
+
+
+@pytest.fixture
+def pair_with_users(tmp_path: Path, pki: Path) -> Iterator[Pair]:
+    """Two receivers that know users."""
+    if not shutil.which("snmpinform"):
+        pytest.skip("snmpinform is not installed")
+    one, two = make_pair(tmp_path, pki)
+    try:
+        for each in (one, two):
+            each.write_options(OPTIONS)
+            each.start()
+        for each in (one, two):
+            each.wait(lambda status: status["complete"])
+        yield one, two
+    finally:
+        one.stop()
+        two.stop()
+
+
+def inform(
+    receiver: ReceiverProcess, *sender: str, retries: int = 8, number: int = 1, wait: bool = True
+) -> subprocess.Popen[str]:
+    """Send an INFORM with net-snmp; it ends with 0 if, and only if, a valid answer came."""
+    process = subprocess.Popen(
+        [
+            *("snmpinform", "-m", "", "-t", "0.3", "-r", str(retries), *sender, f"127.0.0.1:{receiver.snmp_udp}"),
+            *("", LINK_DOWN, "1.3.6.1.2.1.2.2.1.1.2", "i", str(number)),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if wait:
+        _, said = process.communicate(timeout=15)
+        assert process.returncode == 0, said
+    return process
+
+
+def v3(name: str) -> list[str]:
+    user = next(user for user in KNOWN.snmp.users if user.name == name)
+    args = ["-v3", "-u", name, "-l", "authPriv" if user.priv else "authNoPriv" if user.auth else "noAuthNoPriv"]
+    args += ["-a", NET_SNMP[user.auth], "-A", user.auth_password] if user.auth else []
+    return [*args, "-x", "AES", "-X", user.priv_password] if user.priv else args
+
+
+def numbers(receiver: ReceiverProcess) -> list[str]:
+    reader = TrapReader(KNOWN.snmp, TrapCounters())
+    return [reader.text(record).rpartition("=")[2] for record in receiver.own()]
+
+
+def test_informs_of_every_version_are_answered_and_recorded_once_on_both_disks(pair_with_users: Pair) -> None:
+    one, two = pair_with_users
+    senders = [["-v2c", "-c", "public"], v3("plain"), v3("auth"), v3("priv"), v3("old")]
+    for number, sender in enumerate(senders):
+        inform(one, *sender, number=number)
+    assert numbers(one) == [str(n) for n in range(len(senders))]
+    assert two.copy() == one.own()
+    assert [version_of(r.data) for r in one.own()] == [1, 3, 3, 3, 3]
+    counters = one.status()["counters"]
+    assert counters["informs"] == counters["informs_answered"] == len(senders)
+    assert counters["snmp_reports"] > 0, "v3 senders asked for our engine first"
+
+
+async def test_pysnmp_takes_our_answer(pair_with_users: Pair) -> None:
+    one, _ = pair_with_users
+    user = UsmUserData(
+        *("old", "auth-password", "priv-password"),
+        authProtocol=usmHMACSHAAuthProtocol,
+        privProtocol=usmAesCfb128Protocol,
+    )
+    engine = SnmpEngine()
+    target = await UdpTransportTarget.create(("127.0.0.1", one.snmp_udp), timeout=1, retries=5)
+    error, status, _, _ = await send_notification(
+        engine, user, target, ContextData(), "inform", NotificationType(ObjectIdentity(LINK_DOWN))
+    )
+    engine.close_dispatcher()
+    assert (error, int(status)) == (None, 0)
+    assert len(await asyncio.to_thread(one.own)) == 1
+
+
+def test_wrong_communities_and_passwords_get_no_answer(pair_with_users: Pair) -> None:
+    one, _ = pair_with_users
+    priv = v3("priv")
+    priv[priv.index("-A") + 1] = "wrong-password"
+    lower = ["-v3", "-u", "priv", "-l", "noAuthNoPriv"]
+    processes = [
+        inform(one, *sender, retries=2, wait=False)
+        for sender in (["-v2c", "-c", "private"], priv, lower, ["-v3", "-u", "nobody", "-l", "noAuthNoPriv"])
+    ]
+    for process in processes:
+        _, said = process.communicate(timeout=15)
+        assert process.returncode != 0, said
+    assert one.status()["counters"]["informs"] == 0
+    assert {version_of(r.data) for r in one.own()} == {1}, "a wrong community is recorded, and then refused"
+
+
+@pytest.mark.parametrize("sender", [["-v2c", "-c", "public"], v3("priv")], ids=["v2c", "v3"])
+def test_an_inform_is_not_answered_before_the_other_member_has_it(pair_with_users: Pair, sender: list[str]) -> None:
+    one, two = pair_with_users
+    inform(one, *sender, number=1)
+    two.kill()
+    process = inform(one, *sender, number=2, retries=60, wait=False)
+    one.wait(lambda s: s["counters"]["informs"] == 2 and s["counters"]["informs_repeated"] >= 3)
+    assert process.poll() is None, "answered although only one disk has it"
+    two.start()
+    _, said = process.communicate(timeout=15)
+    assert process.returncode == 0, said
+    assert numbers(one) == ["1", "2"], "a repetition is no second message"
+    assert two.copy() == one.own()
+
+
+def test_a_member_that_serves_alone_answers_alone(pair_with_users: Pair) -> None:
+    """The controller says so; its socket is played here, its line is the real one."""
+    one, two = pair_with_users
+    two.kill()
+    process = inform(one, "-v2c", "-c", "public", retries=60, wait=False)
+    one.wait(lambda s: s["counters"]["informs_repeated"] >= 1)
+    assert process.poll() is None
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(one.root / "controller.sock"))
+        server.listen()
+        connection, _ = server.accept()
+        line = {"role": "primary", "solo": True, "epoch": 3, "gate": "open", "outward": True}
+        connection.sendall(json.dumps(line).encode() + b"\n")
+        _, said = process.communicate(timeout=15)
+        connection.close()
+    assert process.returncode == 0, said
+
+
+@pytest.mark.parametrize("sender", [["-v2c", "-c", "public"], v3("priv")], ids=["v2c", "v3"])
+def test_a_repetition_is_known_after_a_restart_and_on_the_other_member(
+    pair_with_users: Pair, sender: list[str]
+) -> None:
+    one, two = pair_with_users
+    relay = Relay(one.snmp_udp)
+    command = [*("snmpinform", "-m", "", "-t", "0.3", "-r", "100"), *sender, f"127.0.0.1:{relay.port}"]
+    process = subprocess.Popen([*command, "", LINK_DOWN, "1.3.6.1.2.1.2.2.1.1.2", "i", "8"])
+    try:
+        relay.carry_until(lambda: "8" in numbers(one), loses_informs_answers=True)
+        one.wait(lambda s: s["complete"])
+        before = one.own()
+        one.kill()
+        one.start()
+        one.wait(lambda s: s["complete"])
+        relay.carry_until(lambda: one.status()["counters"]["informs_repeated"] >= 1, loses_informs_answers=True)
+        relay.target = two.snmp_udp
+        relay.carry_until(lambda: process.poll() is not None, loses_informs_answers=False)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
+        relay.close()
+    assert one.own() == before, "recorded anew after a restart"
+    assert two.own() == [], "recorded anew on the other member"
+    assert two.status()["counters"]["informs_repeated"] >= 1
+
+
+class Relay:
+    """Carries datagrams between a sender and a receiver, always from the same port, and loses answers on demand."""
+
+    def __init__(self, target: int) -> None:
+        self._front = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._front.bind(("127.0.0.1", 0))
+        self._back = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._back.bind(("127.0.0.1", 0))
+        for one in (self._front, self._back):
+            one.settimeout(0.02)
+        self.port = self._front.getsockname()[1]
+        self.target = target
+
+    def carry_until(self, is_done: object, *, loses_informs_answers: bool) -> None:
+        sender = None
+        for _ in range(800):
+            if is_done():  # type: ignore[operator]
+                return
+            try:
+                data, sender = self._front.recvfrom(65536)
+                self._back.sendto(data, ("127.0.0.1", self.target))
+                is_question = version_of(data) == 3 and usm.parse(data).boots == 0
+            except TimeoutError:
+                continue
+            try:
+                answer = self._back.recv(65536)
+            except TimeoutError:
+                continue
+            if is_question or not loses_informs_answers:
+                self._front.sendto(answer, sender)
+        raise AssertionError("not within its time")
+
+    def close(self) -> None:
+        self._front.close()
+        self._back.close()
+
+
+def test_the_answer_leaves_from_the_address_that_was_asked(tmp_path: Path, pki: Path) -> None:
+    """A receiver that listens everywhere, asked at two of its addresses, IPv4 and IPv6."""
+    one, _ = make_pair(tmp_path, pki)
+    one.peer, one.hosts = "", ["0.0.0.0", "::"]
+    one.start()
+    try:
+        data = encoded([]).replace(b"\xa7", b"\xa6", 1)
+        for family, asked in ((socket.AF_INET, "127.0.0.2"), (socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            with socket.socket(family, socket.SOCK_DGRAM) as s:
+                s.settimeout(5)
+                s.sendto(data, (asked, one.snmp_udp))
+                answer, source = s.recvfrom(65536)
+            assert source[:2] == (asked, one.snmp_udp)
+            assert answer == data.replace(b"\xa6", b"\xa2", 1)
+            assert decode(data).community == b"public"
+    finally:
+        one.stop()
