@@ -1,7 +1,7 @@
 """Other programs, started with a deadline and never left behind.
 
 The idea: a guest with a taxi waiting. Whoever starts a program here gets its answer or its end: when the deadline
-passes or the caller is cancelled, the program is killed and reaped. Secrets go into files that the program reads,
+passes or the caller is cancelled, the program is killed and reaped, and with it whatever it has started. Secrets go into files that the program reads,
 never into its arguments.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -99,6 +100,7 @@ async def _start(command: Sequence[str], *, has_input: bool = False) -> asyncio.
             stderr=asyncio.subprocess.PIPE,
             env=ENVIRONMENT,
             cwd="/",
+            start_new_session=True,
         )
     except OSError as e:
         raise Refused(f"{command[0]} cannot be started: {e}") from e
@@ -108,7 +110,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is not None:
         return
     with contextlib.suppress(ProcessLookupError):
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1):  # one in the kernel's hands stays; its reaping is the loop's
             await process.wait()
