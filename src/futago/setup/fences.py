@@ -60,7 +60,9 @@ class Shape:
 _ACCOUNT = frozenset({"address", "user", "password_file"})
 SHAPES = {
     "ipmi": Shape(needs=_ACCOUNT, options=frozenset({"cipher", "port", "privilege"})),
-    "command": Shape(needs=frozenset({"program"}), may=frozenset({"address", "password_file"})),
+    "redfish": Shape(needs=_ACCOUNT, options=frozenset({"fingerprint", "port", "system"})),
+    "agent": Shape(needs=frozenset({"program"}), may=_ACCOUNT, options=None),
+    "command": Shape(needs=frozenset({"program"}), may=_ACCOUNT),
 }
 _FIELDS = ("address", "user", "password_file", "program")
 
@@ -78,6 +80,8 @@ def problem(device: FenceDevice) -> str:
             return f"{field} is missing, which the driver {device.driver} needs"
         if value and field not in shape.needs | shape.may:
             return f"{field} has no meaning for the driver {device.driver}"
+    if device.user and not device.password_file:
+        return f"password_file is missing: {device.user} has a password"
     return _problem_of_options(device, shape) or _problem_of_patience(device)
 
 

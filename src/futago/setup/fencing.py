@@ -26,9 +26,11 @@ from futago.setup.files import fence_password_file, read_secret
 
 EXAMPLES = {
     "ipmi": "ipmi://admin@192.0.2.201",
+    "redfish": "redfish://admin@192.0.2.201",
+    "agent": "agent://admin@192.0.2.201/fence_ipmilan?lanplus=1",
     "command": "command://192.0.2.201/usr/local/sbin/switch-power",
 }
-PATH_IS = {"command": "program"}
+PATH_IS = {"redfish": "options.system", "agent": "program", "command": "program"}
 """What the path of the word means, by driver: `program`, or `options.NAME`. Drivers that are not named take none."""
 
 
@@ -134,7 +136,8 @@ def _with_path(device: FenceDevice, path: str, url: str) -> FenceDevice:
         return device
     match PATH_IS.get(device.driver, "").split("."):
         case ["program"]:
-            return msgspec.structs.replace(device, program=path)
+            is_name = device.driver == "agent" and path.count("/") == 1  # looked for among the system's programs
+            return msgspec.structs.replace(device, program=path[1:] if is_name else path)
         case ["options", name]:
             return msgspec.structs.replace(device, options={name: path, **device.options})
     raise OperatorFault(
@@ -162,7 +165,7 @@ def written(device: FenceDevice) -> str:
     path = ""
     match PATH_IS.get(device.driver, "").split("."):
         case ["program"]:
-            path = quote(device.program)
+            path = quote(device.program if device.program.startswith("/") else f"/{device.program}")
         case ["options", name]:
             path = quote(options.pop(name, ""))
     if device.attempts != 1:

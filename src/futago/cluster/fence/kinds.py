@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from futago.cluster.fence import Driver
+from futago.cluster.fence.agent import AgentDriver
 from futago.cluster.fence.command import CommandDriver
 from futago.cluster.fence.device import Device
 from futago.cluster.fence.ipmi import IpmiDriver
 from futago.cluster.fence.levels import Levels
+from futago.cluster.fence.redfish import RedfishDriver
 from futago.setup.fences import FenceDevice as FenceSettings
 
 DRIVERS: dict[str, Callable[[FenceSettings], Driver]] = {
     "ipmi": IpmiDriver,
+    "redfish": RedfishDriver,
+    "agent": AgentDriver,
     "command": CommandDriver,
 }
 
