@@ -45,9 +45,16 @@ VERBS = {
     "status": Verb(
         "futago.cli.pair", "status", "Show the pair: who serves, what is not protected, and what resolves it."
     ),
-    "recover": Verb("futago.cli.pair", "recover", "Bring the pair back to two members, whatever happened."),
+    "recover": Verb("futago.cli.recover", "recover", "Bring the pair back to two members, whatever happened."),
     "switchover": Verb("futago.cli.pair", "switchover", "Hand the service over to the other member, as planned."),
-    "explain": Verb("futago.cli.pair", "explain", "Explain a rule or fault by its id."),
+    "maintenance": Verb(
+        "futago.cli.pair", "maintenance", "Keep the pair from switching unasked while people work on it."
+    ),
+    "force-primary": Verb("futago.cli.pair", "force_primary", "Last resort: let this member serve, data may be lost."),
+    "fence": Verb("futago.cli.pair", "fence_app", "Test the devices that power a member off by force."),
+    "explain": Verb(
+        "futago.cli.explain", "explain", "Explain the pair's state, a rule, or what a failure would do now."
+    ),
     "apply": Verb("futago.cli.apply", "apply", "Load definitions from YAML files, all or nothing."),
     "job": Verb("futago.cli.job", "job_app", "Start job nets and look at their runs."),
     "event": Verb("futago.cli.event", "event_app", "Show and post events."),

@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -48,7 +49,7 @@ from futago.cluster.model import (
     SetGate,
 )
 from futago.cluster.observers import Journals, Network, Programs, SystemDisk
-from futago.cluster.orders import Orders, is_in_maintenance
+from futago.cluster.orders import Orders
 from futago.cluster.pgconf import Layout
 from futago.cluster.pgsync import PgSync
 from futago.cluster.pgwatch import PgWatch
@@ -116,7 +117,6 @@ class Controller:
         self.sync = PgSync(self.postgres, pause_replay=self._pause_replay)
         self.volume = DataVolume(layout, note=VOLUME_NOTE, worker=Worker("ladder"), system=system, log=log)
         self.pgwatch.on_disk_error = self.volume.note_error
-        self.board.maintenance = is_in_maintenance()
         self.reporter = Reporter(self.postgres, self.volume, system=system, maintenance=lambda: self.board.maintenance)
         self.ladder = Ladder(
             postgres=self.postgres,
@@ -171,6 +171,7 @@ class Controller:
             fences=self.fences,
             system=self.system,
             settings=lambda: self.settings,
+            forget_peers_sign=self._forget_peers_sign,
             log=self.log,
         )
         return ControllerDesk(
@@ -220,6 +221,7 @@ class Controller:
                 self.network.run(),
                 self.volume.run(self.board),
                 self.desk.recovery.run(),
+                self.desk.orders.run(),
                 SystemDisk(self.keeper).run(),
                 WalPath(self.postgres, peer=self._peer_fact).run(),
                 self._follow_roster(),
@@ -368,6 +370,14 @@ class Controller:
     def _address_changed(self) -> None:
         self.board.put(address_held=self.address.is_held)
         self.board.bell.set()
+
+    def _forget_peers_sign(self) -> None:
+        """An operator knows better than the last word of a member that is silent."""
+        watch = None if self.endpoint is None else self.endpoint.watch
+        if watch is not None and watch.peer.heartbeat is not None:
+            word = replace(watch.peer.heartbeat, maintenance=False)
+            watch.peer = replace(watch.peer, heartbeat=word)
+            self.board.bell.set()
 
     def say_now(self) -> None:
         if self.endpoint is not None and "heartbeat" in self._parts:

@@ -63,6 +63,9 @@ class Desk(Protocol):
     def role(self) -> Message:
         """Return the role line."""
 
+    def facts(self) -> Message:
+        """Return everything that this member knows, for whoever wants to think it through (explain.py)."""
+
     async def role_changed(self, known: Message) -> None:
         """Return when the role differs from `known`."""
 
@@ -138,6 +141,8 @@ class LocalWindow:
                 await self._stream_role(writer)
             elif op == "status":
                 await _write_line(writer, {"ok": True, "status": self._desk.status()})
+            elif op == "facts":
+                await _write_line(writer, {"ok": True, **self._desk.facts()})
             elif op == "beat":
                 self._desk.beat(str(request.get("program", "")))
                 await _write_line(writer, {"ok": True})

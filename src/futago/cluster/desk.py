@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from futago.cluster import pgwire
+from futago.cluster import explain, pgwire
 from futago.cluster.control import Message, OperatorRefused, PeerLine, Say
 from futago.cluster.facts import Board
 from futago.cluster.model import At, Op, OpDone, OpKind, PgState
@@ -112,6 +112,9 @@ class ControllerDesk:
     def role(self) -> Message:
         return self._tell_role()
 
+    def facts(self) -> Message:
+        return {"facts": explain.pack(self._board.facts(), now_at()).decode()}
+
     def turned(self) -> None:
         """The controller's loop has turned: whoever waits for a new role looks."""
         self._role_news.set()
@@ -201,7 +204,7 @@ class ControllerDesk:
         op = request.get("op")
         if op in ("recover", "report", "clock", "progress"):
             return await self.recovery.answer(request)
-        if op in ("maintenance", "fence-test"):
+        if op in ("sign", "fence-test"):
             return await self.orders.carry_out({**request, "is_relayed": True}, say)
         if op == "switchover":
             return await self._run(OpKind.SWITCHOVER, say)

@@ -1,39 +1,50 @@
 """Operators' short orders: maintenance, the test of the power devices, and the words that a forced start needs.
 
-Lives here: carrying such an order to its end on this member, or to the member that it is about. Must not live here:
-what follows for the pair (decide.py). The idea: the log book of a ship: who leaves the bridge signs out, so that
-nobody counts on a hand that is not there, and the entry outlives a restart.
+Lives here: carrying such an order to its end on both members. Must not live here: what follows for the pair
+(decide.py). The idea: the sign on a switch that says "people at work". It hangs on both members, outlives restarts,
+and the newer of two signs counts, so that one member may have been away when it was hung or taken off.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from futago.cluster.control import Message, OperatorRefused, PeerLine, Say
+import msgspec
+
+from futago.cluster.control import Message, PeerLine, Say
 from futago.cluster.facts import Board
 from futago.cluster.fence.worker import FenceDesk, Tested
-from futago.cluster.model import PgState
 from futago.cluster.situation import Situation
-from futago.runtime.clock import S, now_at
+from futago.runtime.clock import now_at
 from futago.runtime.faults import OperatorFault, Refused, Unknown, WorldFault
 from futago.runtime.log import Log
 from futago.runtime.worker import Worker
 from futago.setup import files, paths
 from futago.setup.settings import Settings
 
-MAINTENANCE = paths.CLUSTER / "maintenance"
-LEAVE_S_MAX = 60.0
+MAINTENANCE = paths.CLUSTER / "maintenance.json"
 WRITE_S_MAX = 5.0
 TEST_S_MAX = 45.0
-PEER_S_MAX = 75.0
-POLL_S = 0.1
+PEER_S_MAX = 60.0
+COMPARE_S = 1.0
 
 
-def is_in_maintenance(path: Path = MAINTENANCE) -> bool:
-    """Was this member taken out of service before its controller started?"""
-    return path.exists()
+class Sign(msgspec.Struct, frozen=True):
+    """Is the pair in maintenance? The higher number is the newer sign."""
+
+    on: bool = False
+    number: int = 0
+
+
+def read_sign(path: Path = MAINTENANCE) -> Sign:
+    """Return the sign that hangs on this member; none hangs where it cannot be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Sign)
+    except (OSError, msgspec.MsgspecError):
+        return Sign()
 
 
 class Orders:
@@ -42,6 +53,7 @@ class Orders:
     Args:
         settings: returns the present settings.
         system: the thread of the system disk.
+        forget_peers_sign: the last word of a silent peer about maintenance counts no more.
     """
 
     def __init__(
@@ -52,27 +64,22 @@ class Orders:
         fences: FenceDesk,
         system: Worker,
         settings: Callable[[], Settings],
+        forget_peers_sign: Callable[[], None],
         log: Log,
         path: Path = MAINTENANCE,
     ) -> None:
         self._board, self._peer, self._fences, self._system = board, peer, fences, system
-        self._settings, self._log, self._path = settings, log, path
+        self._settings, self._forget_peers_sign, self._log, self._path = settings, forget_peers_sign, log, path
+        self.sign = read_sign(path)
+        board.put(maintenance=self.sign.on)
 
     async def carry_out(self, request: Message, say: Say) -> Message:
-        """Carry out `maintenance` or `fence-test`. Raises FutagoFault."""
+        """Carry out `maintenance` or `fence-test`, or answer the other member's `sign`. Raises FutagoFault."""
         if request.get("op") == "fence-test":
             return await self._test_fences(request, say)
-        member = self._member(request)
-        if member == self._board.cfg.me:
-            return await self._maintain(is_on=bool(request.get("on")), say=say)
-        if request.get("is_relayed"):
-            raise Refused(f"this member is {self._board.cfg.me}, not {member}")
-        try:
-            return await self._peer.ask(
-                "maintenance", deadline_s=PEER_S_MAX, say=say, member=member, on=bool(request.get("on"))
-            )
-        except OperatorRefused as e:
-            raise OperatorFault(str(e), hint=e.hint, code="pair.maintenance") from e
+        if request.get("op") == "sign":
+            return await self._compare(request)
+        return await self._maintain(is_on=bool(request.get("on")), say=say)
 
     def _member(self, request: Message) -> str:
         member = str(request.get("member") or self._board.cfg.me)
@@ -86,59 +93,58 @@ class Orders:
     # --- maintenance ----------------------------------------------------------------------------------------------
 
     async def _maintain(self, *, is_on: bool, say: Say) -> Message:
-        me, peer = self._board.cfg.me, self._board.cfg.peer
-        if not is_on:
-            await self._sign(is_on=False)
-            text = f"{me} is out of maintenance. It comes back by itself, or by `futago recover`."
-            return {"ok": True, "text": text, "member": str(me), "maintenance": False}
-        self._require_dispensable()
-        await self._sign(is_on=True)
-        await say(f"{me} is leaving: {peer} goes on alone")
-        ends = now_at() + int(LEAVE_S_MAX * S)
-        while not self._has_left():
-            if now_at() > ends:
-                await self._sign(is_on=False)
-                raise OperatorFault(
-                    f"{peer} did not take over within {LEAVE_S_MAX:g} s, so {me} stays in service.",
-                    hint="See futago status; nothing has been changed.",
-                    code="pair.maintenance",
-                )
-            await asyncio.sleep(POLL_S)
-        text = f"{me} is in maintenance: {peer} serves alone, and {me} may be stopped. End it with `futago maintenance off`."
-        return {"ok": True, "text": text, "member": str(me), "maintenance": True}
+        peer = self._board.cfg.peer
+        await self._hang(Sign(is_on, self.sign.number + 1))
+        told = ""
+        if self._settings().peer is not None:
+            try:
+                await self._exchange()
+            except (WorldFault, OSError) as e:
+                self._forget_peers_sign()
+                told = f" {peer} could not be told ({e}); it learns it as soon as it is heard."
+                await say(told.strip())
+        if is_on:
+            text = "Maintenance is on: nobody takes over, hands over or powers the other on unasked. End it with `futago maintenance off`."
+        else:
+            text = "Maintenance is off: the pair acts by itself again."
+        return {"ok": True, "text": text + told, "maintenance": is_on}
 
-    def _require_dispensable(self) -> None:
-        """Nobody may take the only member with all data out of service."""
-        s = Situation(self._board.facts(), now_at())
-        if s.dv is None or not s.cfg.has_peer:
-            raise OperatorFault("There is no pair yet.", hint="See futago status.", code="pair.maintenance")
-        if s.is_primary and (s.is_alone or not s.is_peer_fit):
-            raise OperatorFault(
-                f"Only {s.cfg.me} can serve now; {s.cfg.peer} could not go on alone.",
-                hint="Bring the pair back first: futago recover.",
-                code="pair.maintenance",
-            )
+    async def _exchange(self) -> None:
+        """Show the other member our sign, and take its own if that is newer. Raises Refused or Unknown."""
+        mine = msgspec.to_builtins(self.sign)
+        answer = await self._peer.ask("sign", deadline_s=WRITE_S_MAX + 1, sign=mine)
+        await self._take(answer.get("sign"))
 
-    def _has_left(self) -> bool:
-        """The other member serves in a view without us, and knows it."""
-        s = Situation(self._board.facts(), now_at())
-        is_out = s.dv is not None and s.cfg.me not in s.dv.insync
-        return is_out and s.hb is not None and s.is_equal and s.hb.pg is PgState.PRIMARY and s.hb.gate_open
+    async def _compare(self, request: Message) -> Message:
+        await self._take(request.get("sign"))
+        return {"ok": True, "sign": msgspec.to_builtins(self.sign)}
 
-    async def _sign(self, *, is_on: bool) -> None:
-        def put() -> None:
-            if is_on:
-                files.write(self._path, "", mode=0o644)
-            else:
-                self._path.unlink(missing_ok=True)
-                files.sync_directory(self._path.parent)
-
+    async def _take(self, raw: object) -> None:
         try:
-            await self._system.do(put, deadline_s=WRITE_S_MAX)
+            theirs = msgspec.convert(raw, Sign)
+        except msgspec.ValidationError as e:
+            raise Refused(f"the other member's sign cannot be understood: {e}") from e
+        if theirs.number > self.sign.number:
+            await self._hang(theirs)
+
+    async def _hang(self, sign: Sign) -> None:
+        data = msgspec.json.encode(sign)
+        try:
+            await self._system.do(lambda: files.write(self._path, data, mode=0o644), deadline_s=WRITE_S_MAX)
         except OSError as e:
             raise Refused(f"{self._path}: {e}") from e
-        self._board.put(maintenance=is_on)
-        self._log.event("maintenance", on=is_on)
+        self.sign = sign
+        self._board.put(maintenance=sign.on)
+        self._log.event("maintenance", on=sign.on, number=sign.number)
+
+    async def run(self) -> None:
+        """See that both members have the newest sign; until cancelled."""
+        while True:
+            await asyncio.sleep(COMPARE_S)
+            s = Situation(self._board.facts(), now_at())
+            if s.talks and s.hb is not None and s.hb.maintenance != self.sign.on:
+                with contextlib.suppress(WorldFault, OSError):
+                    await self._exchange()
 
     # --- power devices --------------------------------------------------------------------------------------------
 

@@ -78,12 +78,9 @@ def make(
     back = next(m for m in members if m != source) if source else ""
     if peer is None:
         return _silent(status, own, wrong=wrong, checks=around)
-    away = next((r.member for r in (own, peer) if r.maintenance), "")
-    if away:
-        return Plan(
-            is_needed=True, wrong=wrong, back=back, source=source, checks=around,
-            refusal=f"{away} is in maintenance", repair=f"Run `futago maintenance off` on {away} first.",
-        )  # fmt: skip
+    if own.maintenance or peer.maintenance:
+        text = "maintenance is on: nothing is switched unasked"
+        around.append(Check("maintenance", "pair", Grade.WARN, text, "End it with futago maintenance off."))
     reports = {r.member: r for r in (own, peer)}
     serving, coming = reports.get(source), reports.get(back)
     if serving is None or coming is None or serving.source is None:
