@@ -1,9 +1,8 @@
-"""A member's BMC: a real `ipmi_sim` in a network namespace of its own, whose power control acts on the lab host through
-the daemon.
+"""A member's BMC: real services (`ipmi_sim`, `sushy-emulator`) in a network namespace of its own, whose power control acts
+on the lab host through the daemon.
 
-It has a power supply of its own, so it lives on when its host is cut. Its own troubles: it hangs, its cable is pulled,
-or it lies (it says "off" and the
-host runs on).
+It has a power supply of its own, so it lives on when its host is cut. Its own troubles: it hangs (all of it, or one
+service), its cable is pulled, or it lies (it says "off" and the host runs on).
 """
 
 from __future__ import annotations
@@ -15,9 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from futago.lab import machine, network
+from futago.lab import machine, network, redfish
+from futago.lab.fencing import IPMI
 from futago.lab.machine import Cgroup
+from futago.lab.places import SOURCE
 from futago.lab.topology import BMC_USER, Network, bmc_address, bmc_number, link
+from futago.runtime.faults import OperatorFault
 
 _LAN = """name "{name}"
 set_working_mc 0x20
@@ -58,9 +60,12 @@ class Bmc:
         home: its folder.
         cgroup: its cgroup.
         control_socket: the daemon's socket, for the power control.
+        services: what it offers, of IPMI and REDFISH.
     """
 
-    def __init__(self, member: str, home: Path, *, cgroup: Cgroup, control_socket: Path) -> None:
+    def __init__(
+        self, member: str, home: Path, *, cgroup: Cgroup, control_socket: Path, services: tuple[str, ...] = (IPMI,)
+    ) -> None:
         self.member = member
         self.home = home
         self.cgroup = cgroup
@@ -68,7 +73,8 @@ class Bmc:
         self.is_hung = False
         self._socket = control_socket
         self._link = link(self.namespace, Network.BMC, bmc_number(member))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._services = services
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
     def namespace(self) -> str:
@@ -84,29 +90,39 @@ class Bmc:
         self._write()
         network.make_namespace(self.namespace)
         network.plug_in(self.namespace, [self._link])
-        self.cgroup.make()
-        with (self.home / "ipmi_sim.log").open("ab") as log:
-            self._process = subprocess.Popen(
+        for service in self._services:
+            self._start(service)
+
+    def _command(self, service: str) -> list[str]:
+        if service == IPMI:
+            files = [
+                "-c",
+                str(self.home / "lan.conf"),
+                "-f",
+                str(self.home / "bmc.emu"),
+                "-s",
+                str(self.home / "state"),
+            ]
+            return ["ipmi_sim", *files, "-n"]
+        words = [str(self.home), bmc_address(self.member), str(redfish.PORT), str(self.home / "control"), self.member]
+        return [sys.executable, "-m", "futago.lab.redfish", *words]
+
+    def _part(self, service: str) -> Cgroup:
+        return Cgroup(self.cgroup.path / service)
+
+    def _start(self, service: str) -> None:
+        self._part(service).make()
+        with (self.home / f"{service}.log").open("ab") as log:
+            self._processes[service] = subprocess.Popen(
                 machine.within(
-                    self.cgroup,
-                    [
-                        "nsenter",
-                        f"--net={network.NAMESPACES / self.namespace}",
-                        "ipmi_sim",
-                        "-c",
-                        str(self.home / "lan.conf"),
-                        "-f",
-                        str(self.home / "bmc.emu"),
-                        "-s",
-                        str(self.home / "state"),
-                        "-n",
-                    ],
+                    self._part(service),
+                    ["nsenter", f"--net={network.NAMESPACES / self.namespace}", *self._command(service)],
                 ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=machine.CLEAN_ENV,
+                env={**machine.CLEAN_ENV, "PYTHONPATH": str(SOURCE / "src")},
                 cwd=self.home,
             )
 
@@ -117,6 +133,8 @@ class Bmc:
             fd = os.open(secret, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
             with os.fdopen(fd, "w") as f:
                 f.write(secrets.token_hex(8) + "\n")
+        (self.home / "user").write_text(f"{BMC_USER}\n", encoding="ascii")
+        redfish.make_certificate(self.home, bmc_address(self.member))
         control = self.home / "control"
         control.write_text(
             _CONTROL.format(python=os.path.realpath(sys.executable), socket=str(self._socket)), encoding="ascii"
@@ -138,11 +156,18 @@ class Bmc:
         )
         (self.home / "bmc.emu").write_text(_EMULATION, encoding="ascii")
 
-    def hang(self, *, hung: bool) -> None:
-        """Stop it in the middle of whatever it does, or let it go on."""
-        for pid in self.cgroup.pids():
+    def hang(self, *, hung: bool, service: str = "") -> None:
+        """Stop it, or one of its services, in the middle of whatever it does, or let it go on."""
+        if service and service not in self._services:
+            raise OperatorFault(
+                f"The BMC of {self.member} has no service `{service}`.",
+                hint=f"It has {', '.join(self._services)}.",
+                code="lab.bmc",
+            )
+        for pid in (self._part(service) if service else self.cgroup).pids():
             os.kill(pid, signal.SIGSTOP if hung else signal.SIGCONT)
         self.is_hung = hung
 
     def is_running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        """Return whether all its services live."""
+        return bool(self._processes) and all(p.poll() is None for p in self._processes.values())

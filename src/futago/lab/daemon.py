@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from futago.lab import machine, network
+from futago.lab import fencing, machine, network
 from futago.lab.bmc import Bmc
 from futago.lab.faults import FAULTS
 from futago.lab.host import Power, PoweredHost
@@ -91,7 +91,7 @@ class Daemon:
         self.log = Log(program="lab", lab=where.name)
         self._consoles = Consoles()
         top = machine.lab_cgroup(where.name)
-        lower = (Path(state.product), Path(state.golden))
+        lower = (Path(state.product), *map(Path, state.extra), Path(state.golden))
         self._hosts = {
             n.name: PoweredHost(
                 n,
@@ -104,7 +104,13 @@ class Daemon:
             for n in state.nodes
         }
         self._bmcs = {
-            m: Bmc(m, where.bmc(m), cgroup=machine.Cgroup(top.path / f"bmc-{m}"), control_socket=where.socket)
+            m: Bmc(
+                m,
+                where.bmc(m),
+                cgroup=machine.Cgroup(top.path / f"bmc-{m}"),
+                control_socket=where.socket,
+                services=fencing.services(state.fence),
+            )
             for m in MEMBERS
             if m in self._hosts
         }

@@ -232,6 +232,16 @@ def _bmc_unhang(d: Daemon, host: str, _: list[str]) -> Stages:
     return {}
 
 
+def _bmc_service_hang(d: Daemon, host: str, words: list[str]) -> Stages:
+    d.bmc(host).hang(hung=True, service=words[0])
+    return {}
+
+
+def _bmc_service_unhang(d: Daemon, host: str, words: list[str]) -> Stages:
+    d.bmc(host).hang(hung=False, service=words[0])
+    return {}
+
+
 def _bmc_dead(d: Daemon, host: str, _: list[str]) -> Stages:
     d.drop(("bmc-dead", host), [Drop(d.bmc(host).port, None), Drop(None, d.bmc(host).port)])
     return {}
@@ -469,6 +479,12 @@ FAULTS: dict[str, Fault] = {
     "kill-again": Fault(("program",), "SIGKILL to a program's unit, eight times within four seconds", _kill_again),
     "stop": Fault(("program",), "SIGSTOP to every process of a program's unit", _stop, _continue),
     "bmc-hang": Fault((), "the host's BMC stops answering, its network stays", _bmc_hang, _bmc_unhang),
+    "bmc-service-hang": Fault(
+        ("service",),
+        "one service of the host's BMC stops answering: ipmi, redfish",
+        _bmc_service_hang,
+        _bmc_service_unhang,
+    ),
     "bmc-dead": Fault((), "the host's BMC cannot be reached", _bmc_dead, _bmc_undead),
     "bmc-lie": Fault((), "the host's BMC confirms power off without doing it", _bmc_lie, _bmc_truth),
     "nic-down": Fault(("network",), "an interface is taken down inside the host", _nic_down, _nic_up),

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from futago.lab import golden, machine, prerequisites, product
+from futago.lab import agents, fencing, golden, machine, prerequisites, product
 from futago.lab.inside import HostProcess, LabHost
 from futago.lab.patterns import Step
 from futago.lab.places import LABS, SOURCE, Places, lab_lock, places
@@ -51,15 +51,24 @@ class Lab:
 
     # ---- life
 
-    def up(self, *, nodes: tuple[Node, ...] | None = None, owner_pid: int = 0, say: Say = silent) -> None:
+    def up(
+        self,
+        *,
+        nodes: tuple[Node, ...] | None = None,
+        owner_pid: int = 0,
+        fence: tuple[str, ...] = ("ipmi",),
+        say: Say = silent,
+    ) -> None:
         """Bring the lab up with all hosts booted; does nothing to a lab that is up.
 
         Args:
             nodes: its hosts; the standard ones if None.
             owner_pid: a process whose end makes this lab an orphan that `remove_orphans` takes down.
+            fence: kinds of the members' fence devices, in the order of trying: ipmi, redfish, agent, command.
             say: where progress goes.
         """
         machine.require_root()
+        fencing.check_kinds(fence)
         if not (SOURCE / "pyproject.toml").exists():
             raise OperatorFault(
                 "The lab runs from a source tree, and this is an installed package.",
@@ -77,23 +86,27 @@ class Lab:
             prerequisites.ensure_limits(say=say)
             golden_root = golden.ensure(say=say)
             layer = product.ensure(golden_root, say=say)
+            extra = (str(agents.ensure(say=say)),) if "agent" in fence else ()
+            state = LabState(
+                name=self.name,
+                golden=str(golden_root),
+                product=str(layer),
+                nodes=nodes or standard(),
+                created_utc=now_utc().isoformat(),
+                owner_pid=owner_pid,
+                owner_started=machine.started_ticks(owner_pid) if owner_pid else 0,
+                fence=fence,
+                extra=extra,
+            )
             try:
-                self._start(nodes or standard(), golden_root, layer, owner_pid, say=say)
+                self._start(state, say=say)
             except BaseException:
                 self._remove(say=silent, keep_logs=True)
                 raise
 
-    def _start(self, nodes: tuple[Node, ...], golden_root: Path, layer: Path, owner_pid: int, *, say: Say) -> None:
+    def _start(self, state: LabState, *, say: Say) -> None:
+        nodes = state.nodes
         self.places.home.mkdir(parents=True, mode=0o700)
-        state = LabState(
-            name=self.name,
-            golden=str(golden_root),
-            product=str(layer),
-            nodes=nodes,
-            created_utc=now_utc().isoformat(),
-            owner_pid=owner_pid,
-            owner_started=machine.started_ticks(owner_pid) if owner_pid else 0,
-        )
         save_state(self.places, state)
         with step(f"making the lab `{self.name}`: networks, disks, BMCs", say=say):
             self._start_daemon(state)

@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from futago.lab import fencing
 from futago.lab.lab import PROGRAM, Lab, LabHost
 from futago.lab.progress import Say, silent, step
-from futago.lab.topology import BMC_USER, FLOATING_IP, Network, bmc_address
+from futago.lab.topology import FLOATING_IP, Network
 from futago.runtime.faults import Refused, Unknown
 
-FENCE_PASSWORD = "/root/fence.password"  # noqa: S105  a file's name
 ADMIN_PASSWORD = "/root/admin.password"  # noqa: S105
 ADMIN_TOKEN = "/etc/futago/secrets/admin.token"  # noqa: S105
 PAIR_NAME = "lab"
@@ -46,7 +46,7 @@ def form_pair(lab: Lab, *, profile: str = "default", recovery: str = "auto", say
         lines = _init(lab, first, profile=profile, recovery=recovery)
     with step("the second member: futago join", say=say):
         _secrets(lab, second)
-        join = [*_command(lines["join_token"], "join", "--token"), *_place(second), "--json"]
+        join = [*_command(lines["join_token"], "join", "--token"), *_place(lab, second), "--json"]
         second.run(join, deadline_s=660)
     enroll = _command(lines["enroll_token"], "agent", "enroll", "--token")
     agents = f"agents on {', '.join(h.name for h in lab.managed)}: futago agent enroll"
@@ -64,23 +64,23 @@ def _command(token: str, *words: str) -> list[str]:
     return [PROGRAM, *words, token]
 
 
-def _place(member: LabHost) -> list[str]:
+def _place(lab: Lab, member: LabHost) -> list[str]:
     """Return what both `init` and `join` are told about the machine they run on."""
     heartbeat = member.node.address(Network.HEARTBEAT)
     return [
         *("--member", member.name, "--service", member.address, "--heartbeat", heartbeat, "--interface", "eth0"),
-        *("--fence", f"ipmi://{BMC_USER}@{bmc_address(member.name)}", "--fence-password-file", FENCE_PASSWORD),
+        *fencing.arguments(lab, member.name),
     ]
 
 
 def _secrets(lab: Lab, member: LabHost) -> None:
-    member.write(FENCE_PASSWORD, lab.places.bmc_password(member.name).read_text(encoding="ascii"), mode=0o600)
+    fencing.put_files(lab, member, member.name)
 
 
 def _init(lab: Lab, first: LabHost, *, profile: str, recovery: str) -> dict[str, str]:
     _secrets(lab, first)
     first.write(ADMIN_PASSWORD, admin_password(lab) + "\n", mode=0o600)
-    args = [PROGRAM, "init", "--pair", PAIR_NAME, "--floating-ip", FLOATING_IP, *_place(first)]
+    args = [PROGRAM, "init", "--pair", PAIR_NAME, "--floating-ip", FLOATING_IP, *_place(lab, first)]
     args += ["--admin-password-file", ADMIN_PASSWORD, "--profile", profile, "--recovery", recovery, "--json", "--yes"]
     printed: dict[str, str] = json.loads(first.run(args, deadline_s=300).stdout)
     return printed

@@ -29,6 +29,8 @@ class LabState(msgspec.Struct, frozen=True):
     daemon_started: int = 0
     owner_pid: int = 0
     owner_started: int = 0
+    fence: tuple[str, ...] = ("ipmi",)  # kinds of devices, in the order of trying
+    extra: tuple[str, ...] = ()  # layers of the hosts' roots between the product and the golden root
 
 
 def save_state(where: Places, state: LabState) -> None:

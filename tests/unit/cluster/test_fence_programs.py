@@ -147,11 +147,11 @@ async def test_command_that_hangs_is_ended_and_unknown(tmp_path: Path) -> None:
 
 
 async def test_password_of_a_command_is_its_standard_input(tmp_path: Path) -> None:
-    program = script(tmp_path, f"cat > {tmp_path}/in")
+    program = script(tmp_path, f'cat > {tmp_path}/in; echo "$*" > {tmp_path}/words')
     (tmp_path / "secret").write_text("s3cret\n")
-    device = FenceDevice("command", user="x", password_file=str(tmp_path / "secret"), program=str(program))
+    device = FenceDevice("command", "pdu", "x", password_file=str(tmp_path / "secret"), program=str(program))
     assert await open_device(device).power() is Power.ON
-    assert (tmp_path / "in").read_text() == "s3cret"
+    assert (tmp_path / "in").read_text() == "s3cret" and (tmp_path / "words").read_text() == "status pdu x\n"
 
 
 async def test_program_that_others_may_change_is_not_run_as_root(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A program of the user's that switches the power: for everything that nobody has written a driver for.
 
-    PROGRAM status|off|on [ADDRESS]        the password, where one is set, is its standard input
+    PROGRAM status|off|on [ADDRESS [USER]]      the user's password, where there is one, is its standard input
 
 | Exit code | after `status` | after `off` and `on` |
 |---|---|---|
@@ -34,7 +34,7 @@ class CommandDriver:
 
     def __init__(self, settings: FenceSettings) -> None:
         self._program = settings.program
-        self._address = [settings.address] if settings.address else []
+        self._words = [settings.address, settings.user] if settings.user else [settings.address] * bool(settings.address)
         self._password_file = settings.password_file
 
     async def status(self, *, deadline_s: float) -> Power:
@@ -53,7 +53,7 @@ class CommandDriver:
     async def _run(self, verb: str, *, deadline_s: float) -> process.Ended:
         require_trusted(Path(self._program))
         secret = password(self._password_file)
-        return await process.run([self._program, verb, *self._address], deadline_s=deadline_s, stdin=secret.encode())
+        return await process.run([self._program, verb, *self._words], deadline_s=deadline_s, stdin=secret.encode())
 
 
 def _fault(ended: process.Ended) -> Refused | Unknown:
