@@ -35,11 +35,13 @@ class Api:
         (found,) = self._run(path, rows="", deadline_s=deadline_s, post=None if post is None else json.dumps(post))
         return found
 
-    def event_messages(self, *, monitor: str | None = None, source: str | None = None) -> list[dict[str, Any]]:
-        """Return every event of that kind."""
-        words = {"monitor": monitor, "source": source, "limit": "10000", "after": None}
+    def event_messages(
+        self, *, monitor: str | None = None, source: str | None = None, after: int = 0
+    ) -> list[dict[str, Any]]:
+        """Return every event of that kind, with `after` only those of a greater id."""
+        words = {"monitor": monitor, "source": source, "limit": "10000"}
         query = "&".join(f"{k}={quote(v)}" for k, v in words.items() if v is not None)
-        return self._run(f"/events?{query}", rows="events", next="next", parameter="after")
+        return self._run(f"/events?{query}", rows="events", next="next", parameter="after", start=after)
 
     def event_count(self, *, monitor: str) -> int:
         """Return how many events a monitor has made."""
@@ -71,11 +73,12 @@ class Api:
         next: str = "next",
         parameter: str = "after",
         post: str | None = None,
+        start: int | None = None,
         deadline_s: float = 20,
     ) -> list[dict[str, Any]]:
         settings = {
             "host": FLOATING_IP.split("/")[0], "token": self._token, "ca": CA, "path": f"/api/v1{path}", "rows": rows, "next": next,
-            "parameter": parameter, "post": post, "deadline_s": deadline_s,
+            "parameter": parameter, "post": post, "start": start, "deadline_s": deadline_s,
         }  # fmt: skip
         done = self._client.run(["python3", self._program, json.dumps(settings)], deadline_s=300)
         return [json.loads(line) for line in done.stdout.splitlines()]

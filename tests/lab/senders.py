@@ -206,14 +206,21 @@ class ApiWriter:
         lab: the lab with a pair in it.
         rate: events a second.
         threads: how many write at once.
+        address: whom it asks; the floating IP unless told otherwise. One that asks a member itself is refused while
+            that member stands by, and is in no hurry to ask again.
     """
 
     RECORD = "/var/log/api-writes"
 
-    def __init__(self, lab: Lab, *, rate: float = 20, threads: int = 4, host: str = "c1") -> None:
+    def __init__(
+        self, lab: Lab, *, rate: float = 20, threads: int = 4, host: str = "c1", address: str | None = None
+    ) -> None:
         self._lab = lab
         self.host = lab.host(host)
         self._rate, self._threads = rate, threads
+        self._address = address or FLOATING_IP.split("/")[0]
+        self._record = self.RECORD if address is None else f"{self.RECORD}-{address}"
+        self._retry_s, self._drain_s = (0.02, 10.0) if address is None else (0.3, 0.5)
         self._process: HostProcess[bytes] | None = None
 
     def start(self, *, prefix: str = "api") -> None:
@@ -223,10 +230,11 @@ class ApiWriter:
         member = next(m for m in self._lab.members if m.is_on())
         self.host.write("/etc/lab-ca.crt", member.read("/etc/futago/pki/ca.crt"))
         settings = {
-            "url": f"https://{FLOATING_IP.split('/')[0]}/api/v1/events", "token": admin_token(self._lab), "ca": "/etc/lab-ca.crt", "threads": self._threads,
-            "rate": self._rate, "record": self.RECORD, "prefix": prefix, "connect_s": 0.15, "answer_s": 1.0, "drain_s": 10,
+            "url": f"https://{self._address}/api/v1/events", "token": admin_token(self._lab), "ca": "/etc/lab-ca.crt",
+            "threads": self._threads, "rate": self._rate, "record": self._record, "prefix": prefix,
+            "connect_s": 0.15, "answer_s": 1.0, "drain_s": self._drain_s, "retry_s": self._retry_s,
         }  # fmt: skip
-        self.host.run(["rm", "-f", self.RECORD])
+        self.host.run(["rm", "-f", self._record])
         self._process = self.host.start(
             ["python3", install(self.host, "api_writer.py"), json.dumps(settings)], stdout=subprocess.PIPE
         )
@@ -241,7 +249,7 @@ class ApiWriter:
 
     def writes(self) -> list[Write]:
         """Return what was acknowledged so far (and, after the end, what never was), in order of acknowledgement."""
-        text = self.host.run(["cat", self.RECORD]).stdout
+        text = self.host.run(["cat", self._record]).stdout
         lines = text[: text.rfind("\n") + 1].splitlines()  # the last line may be half written
         return sorted((Write(**json.loads(line)) for line in lines), key=lambda w: w.acked_at)
 

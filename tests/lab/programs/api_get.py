@@ -2,7 +2,7 @@
 
 Standard library only. Settings come as one JSON object in argv[1]: host, token, ca (file), path, rows (the key of the
 list in each answer; empty: print the answer itself), next (the answer's key that continues the list; null ends it),
-parameter (the query parameter that takes it), post (body for a POST, or null), deadline_s.
+parameter (the query parameter that takes it), start (its first value, or null), post (body for a POST, or null), deadline_s.
 A 503 or a broken connection is tried again until the deadline: a switch may be under way.
 """
 
@@ -41,7 +41,7 @@ def ask(settings, path):
 def main():
     settings = json.loads(sys.argv[1])
     path = settings["path"]
-    following = None
+    following = settings["start"]
     while True:
         more = ""
         if following is not None:

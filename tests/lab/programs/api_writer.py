@@ -2,7 +2,7 @@
 
 Standard library only. Settings come as one JSON object in argv[1]: url, token, ca (file), threads, rate (events a
 second
-of all threads together), record (file), prefix, connect_s, answer_s.
+of all threads together), record (file), prefix, connect_s, answer_s, retry_s (pause before a repetition).
 Each event has an Idempotency-Key and is repeated with it until it is acknowledged. One JSON line an event, written at
 its acknowledgement: key, first_at (its first request was begun), sent_at (the acknowledged request was begun),
 acked_at,
@@ -19,8 +19,6 @@ import sys
 import threading
 import time
 from urllib.parse import urlsplit
-
-RETRY_PAUSE_S = 0.02
 
 ended = threading.Event()
 lock = threading.Lock()
@@ -66,7 +64,7 @@ class Writer:
             sent = now()
             status = self._attempt(key)
             if status not in (200, 201):
-                time.sleep(RETRY_PAUSE_S)
+                time.sleep(self._s["retry_s"])
         line = {"key": key, "first_at": first, "sent_at": sent, "acked_at": now(), "attempts": attempts}
         with lock:
             self._out.write(json.dumps({**line, "status": status if status in (200, 201) else 0}) + "\n")
