@@ -253,9 +253,7 @@ class ConsumeEngine:
 
     def _take_effect(self, record: Record, wall_ahead_ns: int, batch: _Batch) -> None:
         address = address_text(record.source)
-        host = self._inventory.hosts.get(address)
-        if host is None:
-            host = self._unregistered(address, batch)
+        host = self._host(address, record, batch)
         if record.protocol == Protocol.SNMP_UDP:
             kind, text = "snmptrap", self._traps.text(record)
         else:
@@ -269,6 +267,8 @@ class ConsumeEngine:
                 detail["text"] = text[:EVENT_DETAIL_CHARS_MAX]
             if match.groups:
                 detail["groups"] = dict(match.groups)
+            if kind == "syslog" and (structured := syslog.structured_of(text)):
+                detail["structured"] = structured
             monitor = match.monitor
             batch.events.append(
                 Event(
@@ -281,6 +281,17 @@ class ConsumeEngine:
                     monitor.notify,
                 )
             )
+
+    def _host(self, address: str, record: Record, batch: _Batch) -> str:
+        """Return the sender: by its address, else, of syslog, by the name in the message (it came over a relay)."""
+        inventory = self._inventory
+        host = inventory.hosts.get(address)
+        if (host is None or host not in inventory.registered) and record.protocol != Protocol.SNMP_UDP:
+            named = syslog.host_named(record.data)
+            for name in (named, named.partition(".")[0]):
+                if name in inventory.registered:
+                    return name
+        return host if host is not None else self._unregistered(address, batch)
 
     def _unregistered(self, address: str, batch: _Batch) -> str:
         """Name a host that nobody registered after its address, and remember it."""

@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from futago.intake.framing import Frame, SyslogFraming
 from futago.intake.model import Flag, Protocol
@@ -35,6 +36,8 @@ class Counters:
 
     syslog_udp: int = 0
     syslog_tcp: int = 0
+    syslog_tls: int = 0
+    syslog_relp: int = 0
     snmp_udp: int = 0
     udp_errors: int = 0
     kernel_drops: int = 0
@@ -43,6 +46,11 @@ class Counters:
     tcp_refused: int = 0
     tcp_frames_cut: int = 0
     tcp_incomplete: int = 0
+    tls_refused: int = 0  # a certificate of another name
+    relp_connections: int = 0
+    relp_acknowledged: int = 0
+    relp_repeated: int = 0
+    relp_faults: int = 0
     stalls: int = 0
     congested: int = 0
     informs: int = 0
@@ -223,16 +231,29 @@ def stamp_of(extra: list[tuple[int, int, bytes]]) -> int:
 
 
 class TcpSyslog(asyncio.Protocol):
-    """One TCP connection of a syslog sender."""
+    """One TCP connection of a syslog sender; with TLS if `is_tls`.
+
+    Args:
+        names: the names of which one must stand in the sender's certificate; empty: any.
+    """
 
     def __init__(
-        self, *, journal: OwnJournal, addresses: Addresses, counters: Counters, opened: set[TcpSyslog]
+        self,
+        *,
+        journal: OwnJournal,
+        addresses: Addresses,
+        counters: Counters,
+        opened: set[TcpSyslog],
+        is_tls: bool = False,
+        names: frozenset[str] = frozenset(),
     ) -> None:
         self._journal = journal
         self._addresses = addresses
         self._counters = counters
         self._opened = opened
         self._framing = SyslogFraming()
+        self._protocol = Protocol.SYSLOG_TLS if is_tls else Protocol.SYSLOG_TCP
+        self._names = names
         self._source = bytes(16)
         self._port = 0
         self.transport: asyncio.Transport | None = None
@@ -242,6 +263,10 @@ class TcpSyslog(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
         if len(self._opened) >= TCP_CONNECTIONS_MAX:
             self._counters.tcp_refused += 1
+            transport.abort()  # type: ignore[attr-defined]
+            return
+        if self._names and not self._names & names_of(transport.get_extra_info("peercert")):
+            self._counters.tls_refused += 1
             transport.abort()  # type: ignore[attr-defined]
             return
         self._counters.tcp_connections += 1
@@ -280,19 +305,30 @@ class TcpSyslog(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _add(self, frame: Frame, now_ns: int) -> None:
-        self._counters.syslog_tcp += 1
+        if self._protocol is Protocol.SYSLOG_TLS:
+            self._counters.syslog_tls += 1
+        else:
+            self._counters.syslog_tcp += 1
         flags = 0
         if frame.is_cut:
             self._counters.tcp_frames_cut += 1
             flags = int(Flag.CUT)
         self._journal.add(
             frame.data,
-            protocol=Protocol.SYSLOG_TCP,
+            protocol=self._protocol,
             source=self._source,
             port=self._port,
             time_ns=now_ns,
             flags=flags,
         )
+
+
+def names_of(certificate: dict[str, Any] | None) -> set[str]:
+    """Return the common name and the DNS names in a certificate, as the ssl module gives it."""
+    if not certificate:
+        return set()
+    names = {value for part in certificate.get("subject", ()) for name, value in part if name == "commonName"}
+    return names | {value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"}
 
 
 def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:

@@ -28,6 +28,8 @@ class Protocol(enum.IntEnum):
     SYSLOG_UDP = 1
     SYSLOG_TCP = 2
     SNMP_UDP = 3
+    SYSLOG_TLS = 4
+    SYSLOG_RELP = 5
 
 
 class Flag(enum.IntFlag):

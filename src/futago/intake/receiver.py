@@ -23,6 +23,8 @@ from futago.intake.listen import Addresses, Counters, TcpSyslog, Turns, UdpPort,
 from futago.intake.model import Mark, Protocol, Record
 from futago.intake.options import OPTIONS, OptionsWatch
 from futago.intake.own import OwnJournal
+from futago.intake.relp_server import RelpConnection, RelpDesk
+from futago.intake.servers import OptionServers
 from futago.intake.snmp_port import InformDesk, SnmpPort
 from futago.intake.sync import Downstream, Peer, Upstream
 from futago.intake.usm_desk import UsmDesk
@@ -87,6 +89,7 @@ class Receiver:
         self.consumed = Consumed(me=config.me)
         self.repaired = Repaired()
         self._turns = Turns(self.counters)
+        self._addresses = Addresses()
         self._opened: set[TcpSyslog] = set()
         self._udp: list[UdpPort] = []
         self._servers: list[asyncio.Server] = []
@@ -95,14 +98,20 @@ class Receiver:
         self._journal_bytes = 0
         self._role = RoleWatch(config.controller)
         self.options = OptionsWatch(config.options)
+        self._option_servers = OptionServers(
+            hosts=config.hosts,
+            cert=config.cert,
+            key=config.key,
+            make_syslog=lambda names: self._syslog_connection(is_tls=True, names=names),
+            make_relp=lambda names: RelpConnection(self.relp, names),
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Receive until `stop`; then make durable what was taken."""
-        addresses = Addresses()
         self.options.look()
         self._open_journals()
         try:
-            await self._listen(addresses)
+            await self._listen()
             self.journal.mark(Mark(wall_ahead_ns=self.journal.clock.wall_ahead_ns()), self.journal.clock.now_ns())
             service.notify_ready(f"incarnation {self.journal.incarnation.id}")
             self._log.event("receiver.started", incarnation=self.journal.incarnation.id, unbound=self._unbound)
@@ -145,9 +154,14 @@ class Receiver:
             copy=self.copy, own=self.journal, pair_id=config.pair_id, consumed=self.consumed, log=self._log
         )
         self.set_peer(config.peer)
-        self._watch_informs(*recent)
+        self._watch_acknowledged(*recent)
 
-    def _watch_informs(self, incarnation: str, recent: list[Record]) -> None:
+    def _watch_acknowledged(self, incarnation: str, recent: list[Record]) -> None:
+        """Make the desks of the protocols that are acknowledged, and tell them what was received before."""
+        self.relp = RelpDesk(
+            journal=self.journal, addresses=self._addresses, counters=self.counters, durable=self.safe_sequence
+        )
+        self.relp.note(recent, incarnation=incarnation)
         self.informs = InformDesk(
             journal=self.journal,
             watch=self.options,
@@ -158,11 +172,15 @@ class Receiver:
         )
         self.informs.note(recent, incarnation=incarnation, is_own=True)
         self.copy.on_records = lambda other, records: self.informs.note(records, incarnation=other, is_own=False)
-        self.upstream.on_acked = self.informs.release
+        self.upstream.on_acked = self._release
 
     def _synced(self) -> None:
         self.upstream.synced()
+        self._release()
+
+    def _release(self) -> None:
         self.informs.release()
+        self.relp.release()
 
     def safe_sequence(self) -> int:
         """Return our last sequence that is where it must be before its sender may be told: on both disks; on this one
@@ -174,20 +192,16 @@ class Receiver:
         is_ours = acked is not None and acked.incarnation == self.journal.incarnation.id
         return min(own, acked.sequence) if is_ours and acked is not None else 0
 
-    async def _listen(self, addresses: Addresses) -> None:
+    async def _listen(self) -> None:
         config, loop = self._config, asyncio.get_running_loop()
         for host in config.hosts:
-            self._listen_udp(host, addresses)
+            self._listen_udp(host)
             try:
                 sock = tcp_socket(host, config.ports.syslog_tcp)
             except OSError as e:
                 self._unbound.append(f"tcp {host} {config.ports.syslog_tcp}: {e.strerror}")
                 continue
-
-            def connection() -> TcpSyslog:
-                return TcpSyslog(journal=self.journal, addresses=addresses, counters=self.counters, opened=self._opened)
-
-            self._servers.append(await loop.create_server(connection, sock=sock, backlog=1024))
+            self._servers.append(await loop.create_server(self._syslog_connection, sock=sock, backlog=1024))
         if not self._udp and not self._servers:
             raise OperatorFault(
                 f"No port to receive on could be opened: {'; '.join(self._unbound)}.",
@@ -198,15 +212,25 @@ class Receiver:
             udp.start(self._turns, self._udp)
         await self._serve_others()
 
-    def _listen_udp(self, host: str, addresses: Addresses) -> None:
+    def _syslog_connection(self, *, is_tls: bool = False, names: frozenset[str] = frozenset()) -> TcpSyslog:
+        return TcpSyslog(
+            journal=self.journal,
+            addresses=self._addresses,
+            counters=self.counters,
+            opened=self._opened,
+            is_tls=is_tls,
+            names=names,
+        )
+
+    def _listen_udp(self, host: str) -> None:
         ports = self._config.ports
         for protocol, port in ((Protocol.SYSLOG_UDP, ports.syslog_udp), (Protocol.SNMP_UDP, ports.snmp_udp)):
             try:
                 if protocol is Protocol.SNMP_UDP:
-                    snmp = SnmpPort(host, port, desk=self.informs, journal=self.journal, addresses=addresses)
+                    snmp = SnmpPort(host, port, desk=self.informs, journal=self.journal, addresses=self._addresses)
                     self._udp.append(snmp)
                 else:
-                    syslog = UdpPort(host, port, protocol, journal=self.journal, addresses=addresses)
+                    syslog = UdpPort(host, port, protocol, journal=self.journal, addresses=self._addresses)
                     self._udp.append(syslog)
             except OSError as e:
                 self._unbound.append(f"udp {host} {port}: {e.strerror}")
@@ -237,10 +261,17 @@ class Receiver:
         ]
 
     async def _follow_options(self) -> None:
+        """Serve what the options want."""
+        is_first = True
         while True:
-            if self.options.look():
-                fault = self.options.fault
-                self._log.warning("receiver.options_refused" if fault else "receiver.options_read", fault=fault)
+            is_changed = self.options.look()
+            if is_changed and self.options.fault:
+                self._log.warning("receiver.options_refused", fault=self.options.fault)
+            if is_changed or is_first:
+                is_first = False
+                await self._option_servers.follow(self.options.current)
+                if faults := self._option_servers.faults:
+                    self._log.warning("receiver.not_served", faults=faults)
             await asyncio.sleep(OPTIONS_S)
 
     async def _turn(self) -> None:
@@ -248,7 +279,7 @@ class Receiver:
         while True:
             self._turns.turn(self.journal.clock.now_ns(), self._udp)
             self.upstream.note_time(loop.time())
-            self.informs.release()  # going solo, too, makes answers safe
+            self._release()  # going solo, too, makes answers safe
             if self.journal.is_congested != self._is_paused:
                 self._set_paused(self.journal.is_congested)
             if not self._is_paused:
@@ -262,7 +293,7 @@ class Receiver:
         if is_paused:
             self._turns.hold(self.journal.clock.now_ns(), self._udp)
         self._log.warning("receiver.congested" if is_paused else "receiver.flowing", fault=self.journal.writer.fault)
-        everything: list[UdpPort | TcpSyslog] = [*self._udp, *self._opened]
+        everything: list[UdpPort | TcpSyslog | RelpConnection] = [*self._udp, *self._opened, *self.relp.opened]
         for one in everything:
             if is_paused:
                 one.pause()
@@ -344,7 +375,7 @@ class Receiver:
             "complete": self.upstream.is_complete(now_s) and self.downstream.is_complete(now_s),
             "role": str(role.role),
             "solo": role.solo,
-            "unbound": self._unbound,
+            "unbound": [*self._unbound, *self._option_servers.faults],
             "options_fault": self.options.fault,
             "fault": self.journal.writer.fault or self.copy.writer.fault,
             "counters": {
@@ -365,14 +396,16 @@ class Receiver:
         counters.snmp_udp = sum(u.received for u in self._udp if u.protocol is Protocol.SNMP_UDP)
         counters.udp_errors = sum(u.errors for u in self._udp)
         counters.kernel_drops = sum(u.kernel_drops() for u in self._udp)
-        counters.tcp_open = len(self._opened)
+        counters.tcp_open = len(self._opened) + len(self.relp.opened)
 
     def _close(self) -> None:
         for udp in self._udp:
             udp.close()
+        self._option_servers.close()
         for server in self._servers:
             server.close()
-        for connection in list(self._opened):
+        everything: list[TcpSyslog | RelpConnection] = [*self._opened, *self.relp.opened]
+        for connection in everything:
             if connection.transport is not None:
                 connection.transport.close()
         self.journal.hand()

@@ -55,6 +55,7 @@ class Inventory:
     hosts: dict[str, str] = field(default_factory=dict)  # address -> host name
     scopes: dict[str, frozenset[str]] = field(default_factory=dict)
     unregistered: int = 0
+    registered: frozenset[str] = frozenset()  # names of declared hosts
 
 
 async def load(conn: Connection) -> Loaded:
@@ -180,13 +181,19 @@ class _Spec(msgspec.Struct):
 async def load_inventory(conn: Connection) -> Inventory:
     """Return the hosts by address, and the scopes."""
     hosts: dict[str, str] = {}
+    registered: set[str] = set()
     unregistered = 0
-    found = await conn.execute("SELECT host(address), host_name, is_registered FROM host WHERE address IS NOT NULL")
+    found = await conn.execute("SELECT host(address), host_name, is_registered FROM host")
     for address, name, is_registered in await found.fetchall():
-        hosts[address] = name
+        if address is not None:
+            hosts[address] = name
+        if is_registered:
+            registered.add(name)
         unregistered += not is_registered
     scopes: dict[str, set[str]] = {}
     found = await conn.execute("SELECT scope_name, host_name FROM scope_host")
     for scope, host in await found.fetchall():
         scopes.setdefault(scope, set()).add(host)
-    return Inventory(hosts, {name: frozenset(members) for name, members in scopes.items()}, unregistered)
+    return Inventory(
+        hosts, {name: frozenset(members) for name, members in scopes.items()}, unregistered, frozenset(registered)
+    )

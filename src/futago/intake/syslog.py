@@ -1,7 +1,7 @@
 """Syslog messages as people read them: RFC 5424, RFC 3164 and what lies between. Pure, tolerant: anything is a message.
 
-Any bytes become text that a database and a terminal take: what is not UTF-8, and control characters other than tab and
-line ends, are written as \\xNN.
+Any bytes become text that a database and a terminal take (charset.py says how they are decoded); control characters
+other than tab and line ends are written as \\xNN.
 """
 
 from __future__ import annotations
@@ -9,21 +9,31 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from futago.intake.charset import text_of_bytes
+
 TEXT_CHARS_MAX = 65_536
+STRUCTURED_CHARS_MAX = 8192
+HEAD_BYTES_MAX = 512  # time, host and tag stand within it
 _DEFAULT_PRIORITY = 13  # user.notice, as RFC 3164 says of a message without one
 _PRIORITY = re.compile(r"<(\d{1,3})>")
 _RFC5424 = re.compile(
     r"1 (?P<time>\S+) (?P<host>\S+) (?P<app>\S+) (?P<pid>\S+) \S+ "
-    r'(?:-|(?:\[(?:[^\]"\\]|"(?:[^"\\]|\\.)*"|\\.)*\])+)(?: (?P<message>.*))?\Z',
+    r'(?P<structured>-|(?:\[(?:[^\]"\\]|"(?:[^"\\]|\\.)*"|\\.)*\])+)(?: (?P<message>.*))?\Z',
     re.S,
 )
-_TIMES = r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?"
-_RFC3164 = re.compile(rf"(?P<time>{_TIMES}) (?:(?P<host>[\w.:-]+) )?(?P<rest>.*)\Z", re.S)
+_CLOCK = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
+_ZONE = r"(?:Z| ?[+-]\d\d:?\d\d| (?:UTC|GMT|JST|[A-Z]{2,3}T))?"
+# How devices write times: RFC 3164, with a year on either side, fractions and zones; ISO 8601; day before month.
+_TIMES = (
+    rf"(?:[A-Z][a-z]{{2}} )?[A-Z][a-z]{{2}} [ \d]?\d (?:\d{{4}} )?{_CLOCK}(?: \d{{4}}\b)?{_ZONE}"
+    rf"|\d{{4}}[-/]\d\d[-/]\d\d[T ]{_CLOCK}{_ZONE}"
+    rf"|\d{{1,2}} [A-Z][a-z]{{2}} (?:\d{{4}} )?{_CLOCK}{_ZONE}"
+)
+_COUNTED = r"(?:\d{1,10}: )?[*.]?"  # Cisco's sequence number, and its sign of a clock that is not set
+_RFC3164 = re.compile(rf"{_COUNTED}(?P<time>{_TIMES}):? (?:(?P<host>[\w.:-]+) )?(?P<rest>.*)\Z", re.S)
 _TAG = re.compile(r"(?P<app>[^\s:\[\]]{1,64})(?:\[(?P<pid>[^\]\s]{0,32})\])?: ?(?P<message>.*)\Z", re.S)
 # The beginning of a message that carries its own time (see merge.py): both RFCs, and what rsyslog forwards.
-_DATED = re.compile(
-    rb"<\d{1,3}>(?:1 )?(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d (?:\d{4} )?\d\d:\d\d:\d\d)"
-)
+_DATED = re.compile(rf"<\d{{1,3}}>(?:1 )?{_COUNTED}(?:{_TIMES})".encode())
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _BOM = "\ufeff"
 
@@ -40,6 +50,7 @@ class SyslogMessage:
     pid: str
     message: str
     text: str
+    structured: str = ""  # of RFC 5424, as it came; see `elements`
 
 
 def trimmed(data: bytes) -> bytes:
@@ -54,7 +65,7 @@ def is_dated(data: bytes) -> bool:
 
 def safe_text(data: bytes) -> str:
     """Return text that a database takes, for any bytes."""
-    text = data[:TEXT_CHARS_MAX].decode("utf-8", "backslashreplace")
+    text = text_of_bytes(data[:TEXT_CHARS_MAX])
     return text if text.isprintable() else _CONTROL.sub(_escaped, text)
 
 
@@ -85,7 +96,9 @@ def parse(data: bytes) -> SyslogMessage:
             key: "" if value in ("-", None) else value for key, value in newer.groupdict().items() if key != "message"
         }
         message = (newer["message"] or "").removeprefix(_BOM)
-        return SyslogMessage(facility, severity, nil["time"], nil["host"], nil["app"], nil["pid"], message, text)
+        return SyslogMessage(
+            facility, severity, nil["time"], nil["host"], nil["app"], nil["pid"], message, text, nil["structured"]
+        )
     older = _RFC3164.match(text)
     time, host, rest = (older["time"], older["host"] or "", older["rest"]) if older else ("", "", text)
     if host.endswith(":"):  # no host: this is the tag
@@ -93,3 +106,29 @@ def parse(data: bytes) -> SyslogMessage:
     tag = _TAG.match(rest)
     app, pid, message = (tag["app"], tag["pid"] or "", tag["message"]) if tag else ("", "", rest)
     return SyslogMessage(facility, severity, time, host, app, pid, message, text)
+
+
+_ELEMENT = re.compile(r'\[([^\s=\]"]{1,32})((?: [^\s=\]"]{1,32}="(?:[^"\\]|\\.)*")*) ?\]', re.S)
+_PARAMETER = re.compile(r'([^\s=\]"]{1,32})="((?:[^"\\]|\\.)*)"', re.S)
+_ESCAPE = re.compile(r'\\(["\\\]])')
+
+
+def elements(structured: str) -> dict[str, dict[str, str]]:
+    """Return the structured data of RFC 5424: element -> parameter -> value. What is malformed is passed over."""
+    return {
+        name: {key: _ESCAPE.sub(r"\1", value) for key, value in _PARAMETER.findall(parameters)}
+        for name, parameters in _ELEMENT.findall(structured)
+    }
+
+
+def structured_of(text: str) -> dict[str, dict[str, str]]:
+    """Return the structured data of a line that patterns see, if it is of RFC 5424 and has any."""
+    if not text.startswith("1 ") or "[" not in text:
+        return {}
+    newer = _RFC5424.match(text)
+    return elements(newer["structured"][:STRUCTURED_CHARS_MAX]) if newer else {}
+
+
+def host_named(data: bytes) -> str:
+    """Return the host that a message names, in lower case; "" if it names none."""
+    return parse(data[:HEAD_BYTES_MAX]).host.lower()

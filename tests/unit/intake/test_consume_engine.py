@@ -93,8 +93,37 @@ async def test_any_bytes_become_an_event(database: str, store: Store, disks: Dis
         await consumed(database, disks)
     found = await messages(database)
     assert len(found) == len(odd)
+    assert "日本 SJIS" in found
     assert "a\\x00b" in found
     assert "日本語\t\\x\r\n\\." in found
+
+
+async def test_the_sender_is_found_by_its_address_then_by_the_name_in_its_message(
+    database: str, store: Store, disks: Disks
+) -> None:
+    await execute(
+        database,
+        "INSERT INTO host (host_name, address, is_registered) VALUES ('web1', '10.0.0.1', true),"
+        " ('relay', '10.0.0.2', true), ('db1', NULL, true)",
+    )
+    await add_monitor(database, "all", "syslog", {"match": "n=(?P<n>.)", "priority": "info", "message": "{n}"})
+    async with engine(store, disks.m1):
+        head = b"<13>Nov 22 11:00:00 "
+        disks.of1.add(head + b"web1 a: n=1", source="10.0.0.1")
+        disks.of1.add(head + b"web1 a: n=2", source="10.0.0.2")
+        disks.of1.add(head + b"DB1.example.org a: n=3", head + b"nobody a: n=4", source="10.0.0.9")
+        disks.of1.add(b"<13>1 - web1 a - - [x@1 k=\"v\"] n=5", source="fd00::1")
+        await consumed(database, disks)
+    found = await all_rows(database, "SELECT message, host_name, detail->'structured' FROM event ORDER BY message")
+    assert found == [
+        ("1", "web1", None),
+        ("2", "relay", None),
+        ("3", "db1", None),
+        ("4", "10.0.0.9", None),
+        ("5", "web1", {"x@1": {"k": "v"}}),
+    ]
+    unregistered = await all_rows(database, "SELECT host_name FROM host WHERE NOT is_registered")
+    assert unregistered == [("10.0.0.9",)]
 
 
 async def test_a_trap_sent_by_two_processes_makes_one_event(database: str, store: Store, disks: Disks) -> None:
