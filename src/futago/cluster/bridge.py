@@ -35,6 +35,7 @@ from futago.cluster.executor import Executor, Hands
 from futago.cluster.facts import Board
 from futago.cluster.fence.worker import FenceDesk
 from futago.cluster.guard import Handle, send
+from futago.cluster.met import MetNote
 from futago.cluster.model import (
     At,
     Decision,
@@ -70,7 +71,6 @@ from futago.runtime.clock import MS, S, boot_id, now_at
 from futago.runtime.faults import Corrupt, OperatorFault, WorldFault
 from futago.runtime.log import Log
 from futago.runtime.loop import DecisionLoop
-from futago.runtime.watchdog import KernelWatchdog
 from futago.runtime.worker import Worker
 from futago.setup import files, paths
 from futago.setup import settings as settings_room
@@ -95,6 +95,8 @@ class Controller:
         started_at = At(now_at())
         self.contact = ContactNote(paths.RUN / "controller.contact", started_at=started_at)
         self.board = Board(cfg=settings.config(), started_at=started_at, contact_before=self.contact.before)
+        self.met = MetNote(paths.RUN / "controller.met", boot=self.boot)
+        self.board.met_epoch = self.met.epoch
         self.keeper = Keeper(on_change=self._durable_changed)
         self.board.read_durable = lambda: self.keeper.durable
         self.board.read_peer = self._peer_fact
@@ -143,7 +145,6 @@ class Controller:
         self._said: tuple[object, ...] = ()
         self._guard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._is_armed = True
-        self._watchdog = KernelWatchdog(log)
         self._parts: dict[str, asyncio.Task[None]] = {}
         self._address_changed()
 
@@ -159,6 +160,7 @@ class Controller:
             jury=lambda: self.jury,
             say_now=self.say_now,
             op_done=self._op_done,
+            note_met=self.met.keep,
         )
 
     def _op_done(self, done: OpDone) -> None:
@@ -239,7 +241,6 @@ class Controller:
                 task.cancel()
         await self.executor.close()
         self.address.close()
-        self._watchdog.close()
         self._feed()  # a successor has its full second
         return 0
 
@@ -328,9 +329,8 @@ class Controller:
         return int(decision.wake_at) if due is None else min(int(decision.wake_at), due)
 
     def _feed(self) -> None:
-        """Everything that fires if we do not turn: systemd's watchdog, the kernel's, the guard."""
+        """Everything that fires if we do not turn: systemd's watchdog and the guard, which holds the machine's."""
         service.notify_watchdog()
-        self._watchdog.pet()
         cgroup = self.postgres.unit.cgroup
         handle = Handle(
             pid=os.getpid(),
@@ -340,6 +340,7 @@ class Controller:
             cgroup=str(cgroup or ""),
             gate_file=str(self.postgres.layout.hba),
             gate_closed=pgconf.hba_text(self.settings, gate_open=False),
+            watchdog_s=self.settings.watchdog_s,
         )
         send(self._guard, handle)
 

@@ -26,6 +26,7 @@ from futago.cluster.model import (
     Gate,
     HoldAddress,
     KillPg,
+    NoteMet,
     OpDone,
     OpKind,
     PairState,
@@ -40,11 +41,20 @@ from futago.cluster.model import (
     VerifyBarrier,
 )
 from futago.cluster.rules import SECTIONS, Actions, Row
+from futago.cluster.rules.fencing import FENCE_AGAIN_NS, ask_power, is_met
+from futago.cluster.rules.fencing import deadlines as fence_deadlines
 from futago.cluster.situation import LAG_BYTES_MAX, Situation
 
 READ_EVERY_NS = 1_000_000_000  # W is read this often while the peer is heard; every heartbeat when it is not
 PUT_AGAIN_NS = 1_000_000_000  # pause after a put that did not end well, where nobody waits for it
-FENCE_AGAIN_NS = 5_000_000_000  # a device that failed is asked again after this; BMCs answer within 5 s or not at all
+UNASKED_AFTER_NS = 5_000_000_000  # what has to be decided comes first, and has the device for itself
+ASK_LOST_NS = 5_000_000_000  # how often the device of a silent member is asked for its power
+ASK_REGULAR_NS = 30_000_000_000  # ... and that of any member, where the fence decides
+DEVICE_LATE_NS = 90_000_000_000  # three answers missed
+POWER_FRESH_NS = 15_000_000_000  # an answer is not acted on after this
+POWER_ONS_MAX = 3  # unasked, within ...
+POWER_ONS_WITHIN_NS = 3600_000_000_000
+POWER_ON_AGAIN_NS = 120_000_000_000  # a machine boots in less than this, or does not
 WAKE_AFTER_NS = 1_000_000_000  # look again at the latest
 OPERATOR_WAIT_NS = 30_000_000_000  # an operator's request that cannot be begun is refused after this
 LEARN_GRACE_HEARTBEATS = 5  # a talking loser is given this long to learn the view by itself before it is shot
@@ -152,7 +162,16 @@ def _drop_intent(s: Situation, row: Row) -> Actions:
         return ()
     if intent <= s.epoch or s.is_intent_void:
         return (PersistIntent(epoch=intent.__class__(0)),)
-    return _put_own_view(s)
+    return () if s.decides_by_fence else _put_own_view(s)
+
+
+def _note_met(s: Situation, _row: Row) -> Actions:
+    """Where the fence decides: both have this view, this boot is part of it, and nobody has a shot in mind."""
+    hb = s.hb
+    if not s.decides_by_fence or s.dv is None or s.is_alone or s.f.met_epoch == s.epoch or hb is None:
+        return ()
+    is_agreed = s.talks and s.is_equal and s.are_intents_clear and hb.is_able and hb.authority == s.cfg.authority
+    return (NoteMet(epoch=s.dv.epoch),) if is_agreed and s.f.durable.is_able else ()
 
 
 def _tell_register(s: Situation, row: Row) -> Actions:
@@ -203,10 +222,52 @@ def _learned_by(s: Situation) -> int:
     return since + LEARN_GRACE_HEARTBEATS * s.cfg.h
 
 
+def _power_on_unasked(s: Situation, row: Row) -> Actions:
+    """A member that lost its power by itself is powered on, where the settings let members come back by themselves.
+
+    Only if its device says that it is off, asked after it was last heard; not if it said goodbye; not while anything may
+    still be decided by its being off; and not again and again.
+    """
+    fence, cfg = s.f.fence, s.cfg
+    is_wanted = cfg.recovery == "auto" and cfg.fence_after == "on" and fence.is_configured and s.is_lost
+    is_away = s.now - s.watch_from >= cfg.t_det + UNASKED_AFTER_NS
+    is_kept_off = s.f.peer.said_bye or s.is_on_hold or s.f.is_leaving or s.f.op.kind is not OpKind.NONE
+    if not is_wanted or not is_away or is_kept_off or s.dv is None:
+        return ()
+    if fence.outcome is FenceOutcome.PENDING or not _may_return(s, row) or not _is_spared(s):
+        return ()
+    is_off = fence.has_power is False and (fence.power_at or 0) > (s.f.peer.heard_at or 0)
+    if not is_off or s.now - (fence.power_at or 0) > POWER_FRESH_NS:
+        return ask_power(s, every=ASK_LOST_NS)
+    return (FenceOn(epoch=s.dv.epoch, is_unasked=True),)
+
+
+def _may_return(s: Situation, row: Row) -> bool:
+    """Nothing is under way that rests on the other member being off."""
+    if not s.in_sync or row.state is PairState.BLOCKED:
+        return True
+    is_serving = s.pg.state is PgState.PRIMARY and s.f.gate is Gate.OPEN
+    is_shot_here = s.is_fence_off and not s.f.fence.is_powered_on_again  # that is for _power_on
+    return _is_lone_winner(s) and is_serving and s.f.durable.stopped_epoch >= s.epoch and not is_shot_here
+
+
+def _is_spared(s: Situation) -> bool:
+    """It has not been powered on too often, or only just now."""
+    lately = [at for at in s.f.power_ons if s.now - at < POWER_ONS_WITHIN_NS]
+    return len(lately) < POWER_ONS_MAX and (not lately or s.now - lately[-1] >= POWER_ON_AGAIN_NS)
+
+
+def _watch_device(s: Situation, _row: Row) -> Actions:
+    """A device that decides is tried all the time."""
+    return ask_power(s, every=ASK_REGULAR_NS) if s.decides_by_fence and s.cfg.has_peer else ()
+
+
 def _power_on(s: Situation, _row: Row) -> Actions:
     """Bring a fenced member back, once this one serves; also when an operator asks for recovery of a silent one."""
     fence = s.f.fence
-    if not fence.is_configured or fence.is_powered_on_again or s.dv is None or fence.outcome is FenceOutcome.PENDING:
+    if not fence.is_configured or s.dv is None or fence.outcome is FenceOutcome.PENDING:
+        return ()
+    if fence.is_powered_on_again:
         return ()
     is_asked = s.f.op.kind is OpKind.RECOVER and s.is_lost
     if not s.in_sync:  # only the other one has all data: nothing here can go wrong by its return
@@ -270,6 +331,9 @@ DUTIES: tuple[Callable[[Situation, Row], tuple[Action, ...]], ...] = (
     _note_stopped,
     _fence,
     _power_on,
+    _power_on_unasked,
+    _note_met,
+    _watch_device,
     _answer_operator,
 )
 
@@ -283,7 +347,9 @@ def _notes(s: Situation) -> Iterator[str]:
     if not cfg.has_peer:
         yield "There is no second member: run futago join on it."
         return
-    if not w.is_configured:
+    if s.decides_by_fence:
+        yield from _fence_notes(s)
+    elif not w.is_configured:
         yield "There is no third vote, so nobody can take over from a silent member: run futago jury set."
     elif w.contact_at is None or s.now - w.contact_at >= 5 * READ_EVERY_NS:
         yield "The third vote does not answer: bring a majority of its jurors back (futago status names them)."
@@ -304,6 +370,26 @@ def _notes(s: Situation) -> Iterator[str]:
     yield from _own_notes(s)
 
 
+def _fence_notes(s: Situation) -> Iterator[str]:
+    f, peer = s.f, s.cfg.peer
+    if f.fence.is_configured and (f.fence.power_at is None or s.now - f.fence.power_at > DEVICE_LATE_NS):
+        yield f"The fence device of {peer} has not answered lately, and it is the third vote: run futago fence test."
+    if s.in_sync and not s.is_alone and not is_met(s):
+        yield f"{s.cfg.me} has not heard {peer} agree on the view since it booted: until then it cannot take over."
+    if s.hb is not None and s.hb.authority != s.cfg.authority:
+        yield f"{peer} has other settings: pair.authority must be the same on both members."
+
+
+def _peer_notes(s: Situation) -> Iterator[str]:
+    hb, peer = s.hb, s.cfg.peer
+    if not s.talks or hb is None:
+        return
+    if not hb.is_able:
+        yield f"The system disk of {peer} cannot be written: repair it, then futago recover."
+    if not hb.is_disk_ok:
+        yield f"The data volume of {peer} cannot be written: free space or repair it, then futago recover."
+
+
 def _own_notes(s: Situation) -> Iterator[str]:
     f = s.f
     if not f.durable.is_able:
@@ -314,8 +400,14 @@ def _own_notes(s: Situation) -> Iterator[str]:
         yield f"The service network of {s.cfg.me} does not work."
     if s.is_primary and not f.manager_ok:
         yield f"The manager of {s.cfg.me} does not answer."
-    if f.maintenance or (s.hb is not None and s.hb.maintenance):
-        yield "A member is in maintenance."
+    if s.is_on_hold:
+        yield "Maintenance is on, so nothing is switched unasked: run futago maintenance off when the work is done."
+    if f.is_leaving or (s.talks and s.hb is not None and s.hb.is_leaving):
+        yield "A member is being shut down."
+    lately = [at for at in f.power_ons if s.now - at < POWER_ONS_WITHIN_NS]
+    if s.is_lost and len(lately) >= POWER_ONS_MAX:
+        yield f"{s.cfg.peer} was powered on {len(lately)} times within an hour and is left off now: see to it."
+    yield from _peer_notes(s)
 
 
 # --- when to look again ---
@@ -347,6 +439,7 @@ def _deadlines(s: Situation) -> Iterator[int]:
     yield s.watch_from + cfg.t_det + cfg.bias
     yield max(s.contact_at, s.contact_base) + cfg.t_self
     yield f.started_at + cfg.t_det
+    yield from fence_deadlines(s)
     for link in f.peer.links:
         if link.echo_at is not None:
             yield link.echo_at + cfg.t_det

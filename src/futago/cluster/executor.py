@@ -15,19 +15,23 @@ from dataclasses import dataclass
 from futago.cluster import pgwire
 from futago.cluster.address.carried import CarriedAddress
 from futago.cluster.facts import Board
+from futago.cluster.fence import Power
 from futago.cluster.fence.worker import FenceDesk
 from futago.cluster.model import (
     Action,
+    AskPower,
     At,
     Cas,
     CasRegister,
     Enforce,
+    Epoch,
     FenceOff,
     FenceOn,
     Gate,
     HoldAddress,
     KillPg,
     Lsn,
+    NoteMet,
     OpDone,
     PersistIntent,
     PersistStopped,
@@ -57,6 +61,7 @@ PAUSE_FIRST = 20 * MS  # before an order is taken up again that has just ended; 
 PAUSE_MAX = 2000 * MS
 FORGET = 3000 * MS  # an order that comes again after this is a new one
 SUPERSEDE_S_MAX = 3.0
+POWER_ONS_KEPT = 7  # more than the limit that the decision keeps
 
 _GROUPS: dict[type[object], str] = {
     PersistView: "durable",
@@ -75,8 +80,10 @@ _GROUPS: dict[type[object], str] = {
     HoldAddress: "address",
     FenceOff: "fence-off",
     FenceOn: "fence-on",
+    AskPower: "power",
+    NoteMet: "met",
 }
-_PATIENT = frozenset({"durable", "read", "cas", "fence-off", "fence-on"})  # never ended by another order
+_PATIENT = frozenset({"durable", "read", "cas", "fence-off", "fence-on", "power"})  # never ended by another order
 
 
 @dataclass(slots=True)
@@ -106,6 +113,7 @@ class Hands:
     jury: Callable[[], Jury | None]
     say_now: Callable[[], None]  # send a heartbeat at once
     op_done: Callable[[OpDone], None]
+    note_met: Callable[[Epoch], None]  # on tmpfs; raises OSError
 
 
 class Executor:
@@ -212,7 +220,11 @@ class Executor:
             case FenceOff():
                 await h.fences.off(action.epoch)
             case FenceOn():
-                await h.fences.on(action.epoch)
+                await self._power_on(action)
+            case AskPower():
+                await self._ask_power()
+            case NoteMet():
+                self._note_met(action.epoch)
             case StartRejoin():
                 await h.ladder.climb()
 
@@ -232,6 +244,8 @@ class Executor:
         await self._h.keeper.put_view(view, stopped=action.stopped)
         if not is_won:
             board.put(won_at=None)
+        if view.primary == board.cfg.me and not view.is_solo:  # made in this boot, and only a shot could have ended it
+            self._note_met(view.epoch)
         self._h.say_now()
         self._log.event(
             "view.persisted",
@@ -277,6 +291,34 @@ class Executor:
             contact = board.register.contact_at if held is None else began
             board.put_register(cas=outcome, cas_epoch=view.epoch, cas_at=At(now_at()), view=seen, contact_at=contact)
         self._log.event("register.put", epoch=view.epoch, outcome=outcome.value)
+
+    async def _power_on(self, action: FenceOn) -> None:
+        board = self._h.board
+        if action.is_unasked:  # noted first: a device that fails is not asked at once again either
+            board.put(power_ons=(*board.power_ons[-POWER_ONS_KEPT:], At(now_at())))
+        await self._h.fences.on(action.epoch)
+        board.put_fence(has_power=None)
+
+    async def _ask_power(self) -> None:
+        board, began = self._h.board, At(now_at())
+        board.put_fence(is_asking=True, asked_at=began)
+        try:
+            power = await self._h.fences.peer_power()
+            has_power = None if power is Power.UNKNOWN else power is Power.ON
+            board.put_fence(has_power=has_power, power_at=began if has_power is not None else board.fence.power_at)
+        except WorldFault:
+            board.put_fence(has_power=None)  # shown by the age of the last answer
+        finally:
+            board.put_fence(is_asking=False)
+
+    def _note_met(self, epoch: Epoch) -> None:
+        if self._h.board.cfg.authority != "fence":
+            return
+        try:
+            self._h.note_met(epoch)
+        except OSError as e:
+            self._log.warning("met.not-noted", epoch=epoch, error=str(e))
+        self._h.board.put(met_epoch=epoch)
 
     async def _set_gate(self, *, is_open: bool) -> None:
         h = self._h

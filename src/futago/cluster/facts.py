@@ -16,6 +16,7 @@ from futago.cluster.model import (
     At,
     Config,
     Durable,
+    Epoch,
     Facts,
     Fence,
     Gate,
@@ -28,6 +29,7 @@ from futago.cluster.model import (
 )
 
 NEVER = At(0)
+NO_EPOCH = Epoch(0)
 
 
 @dataclass(slots=True)
@@ -51,6 +53,10 @@ class Board:
     service_ok: bool = True
     manager_ok: bool = True
     maintenance: bool = False
+    is_leaving: bool = False
+    met_epoch: Epoch = NO_EPOCH
+    power_ons: tuple[At, ...] = ()
+    address_answers: bool | None = None
     won_at: At | None = None
     woke_at: At | None = None
     contact_before: At | None = None
@@ -98,6 +104,10 @@ class Board:
             service_ok=self.service_ok,
             manager_ok=self.manager_ok,
             maintenance=self.maintenance,
+            is_leaving=self.is_leaving,
+            met_epoch=self.met_epoch,
+            power_ons=self.power_ons,
+            address_answers=self.address_answers,
             won_at=self.won_at,
             started_at=self.started_at,
             woke_at=self.woke_at,

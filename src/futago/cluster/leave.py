@@ -36,7 +36,7 @@ async def leave(controller: Controller, loop: DecisionLoop[Facts, Decision]) -> 
     """Have the other member serve, or let us go; then stop PostgreSQL, give up the address, say goodbye."""
     board = controller.board
     controller.log.event("controller.leaving")
-    board.put(maintenance=True)
+    board.put(is_leaving=True)
     controller.say_now()
     done = asyncio.Event()
     turning = asyncio.create_task(loop.run(done))

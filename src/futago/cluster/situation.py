@@ -6,9 +6,6 @@ are the instruments, a Situation is what the pilot reads from them, rules/ is th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic, Self, TypeVar, overload
-
 from futago.cluster.model import (
     At,
     Cas,
@@ -22,34 +19,15 @@ from futago.cluster.model import (
     PgState,
     View,
 )
+from futago.cluster.once import once
 
 LAG_BYTES_MAX = (
     16 << 20
 )  # a peer this close catches up within a second (38-71 MB/s measured), so enforcing stalls little
 OUTWARD_MARGIN_NS = 300_000_000  # for the loser's own steps after T_self: close the gate, drop the address
+ASKS = ("solo", "drop")  # what is asked of the peer to be allowed to serve alone
 UNCERTAIN = (PgState.STARTING, PgState.STOPPING)
 NOT_RUNNING = (PgState.STOPPED, PgState.DIED, PgState.ABSENT)
-
-
-T = TypeVar("T")
-
-
-class once(Generic[T]):
-    """A property that is found out at the first question and then kept: many rows ask the same of one instant."""
-
-    def __init__(self, ask: Callable[[Any], T]) -> None:
-        self._ask, self._name, self.__doc__ = ask, ask.__name__, ask.__doc__
-
-    @overload
-    def __get__(self, s: None, owner: type[object]) -> Self: ...
-    @overload
-    def __get__(self, s: object, owner: type[object]) -> T: ...
-    def __get__(self, s: object | None, owner: type[object]) -> Self | T:
-        if s is None:
-            return self
-        value = self._ask(s)
-        setattr(s, self._name, value)  # from now on found before this descriptor is asked
-        return value
 
 
 def is_same(a: View | None, b: View | None) -> bool:
@@ -119,7 +97,10 @@ class Situation:
         if not self.cfg.has_peer:
             return False
         contact = self.contact_at
-        if self.f.woke_at is not None and contact < self.f.woke_at:
+        is_fresh_from_sleep = self.f.woke_at is not None and contact < self.f.woke_at
+        if self.decides_by_fence:  # nobody takes over from a member that runs: it would have been powered off first
+            return is_fresh_from_sleep and not self.is_lost
+        if is_fresh_from_sleep:
             return True
         return self.now - max(contact, self.contact_base) >= self.cfg.t_self
 
@@ -195,12 +176,15 @@ class Situation:
 
     @once
     def are_intents_clear(self) -> bool:
-        """Neither member has an open question to W."""
-        return not self.has_intent and self.hb is not None and self.hb.intent <= self.epoch
+        """Neither member has an open question to W, or a shot under way that shall decide."""
+        is_shooting = self.decides_by_fence and self.f.fence.outcome is FenceOutcome.PENDING
+        return not self.has_intent and not is_shooting and self.hb is not None and self.hb.intent <= self.epoch
 
     @property
     def is_intent_void(self) -> bool:
-        """A later put of ours has ended, so what the intent asked for can no longer be stored."""
+        """A later put of ours has ended, so what the intent asked for can no longer be stored; or no shot is under way."""
+        if self.decides_by_fence:
+            return self.f.fence.outcome is not FenceOutcome.PENDING
         return self.w.cas in (Cas.DONE, Cas.REFUSED) and self.w.cas_epoch == self.epoch
 
     @property
@@ -256,7 +240,19 @@ class Situation:
             and hb.is_able
             and hb.is_disk_ok
             and hb.pg is PgState.STANDBY
-            and not hb.maintenance
+            and not hb.is_leaving
+        )
+
+    @once
+    def is_peer_blank(self) -> bool:
+        """The peer talks and has no view: it lost its memory, or is new, and will never vote by itself."""
+        unfit = self.f.peer.unfit_since
+        return (
+            self.talks
+            and self.hb is not None
+            and self.hb.view is None
+            and unfit is not None
+            and self.now - unfit >= self.cfg.t_stall
         )
 
     @once
@@ -264,11 +260,16 @@ class Situation:
         """As paired primary: the peer talks, but has kept us from acknowledging for longer than is borne."""
         if not self.talks or self.hb is None:
             return False
-        limit = self.now - self.cfg.t_stall
-        stalled, unfit = self.pg.unconfirmed_since, self.f.peer.unfit_since
-        return (
-            self.hb.maintenance or (stalled is not None and stalled <= limit) or (unfit is not None and unfit <= limit)
-        )
+        unfit = self.f.peer.unfit_since
+        is_unfit = unfit is not None and unfit <= self.now - self.cfg.t_stall and not self._is_peer_only_unable
+        return self.hb.is_leaving or self.is_stalled or is_unfit
+
+    @once
+    def _is_peer_only_unable(self) -> bool:
+        """The peer cannot write its own decisions, so it cannot promise either, but it is well in every other way."""
+        hb = self.hb
+        is_well = hb is not None and hb.pg is PgState.STANDBY and hb.is_disk_ok and hb.view is not None
+        return is_well and hb is not None and not hb.is_able
 
     @once
     def is_peer_unable(self) -> bool:
@@ -286,7 +287,7 @@ class Situation:
     def asks_solo(self) -> bool:
         """We ask the peer to let us serve alone."""
         wants = self.f.wants
-        return wants is not None and wants.kind == "solo" and wants.epoch == self.epoch + 1
+        return wants is not None and wants.kind in ASKS and wants.epoch == self.epoch + 1
 
     @once
     def announces_handover(self) -> bool:
@@ -296,10 +297,14 @@ class Situation:
 
     @once
     def wants_w_solo(self) -> bool:
-        """T1, T7: the primary of a paired view cannot have the peer's vote and needs W's."""
+        """T1, T7, F1: the primary of a paired view cannot have the peer's vote and needs the third one.
+
+        Without a third vote a peer that only cannot vote, but confirms every write, is left in peace.
+        """
+        is_unable = self.is_peer_unable and (self.has_third_vote or self.is_stalled)
         return (
             self.is_lost
-            or self.is_peer_unable
+            or is_unable
             or (self.is_peer_in_trouble and (self.is_unanswered or not self.are_intents_clear))
         )
 
@@ -310,9 +315,16 @@ class Situation:
 
     @once
     def wants_w_takeover(self) -> bool:
-        """T2, T7: the standby of a paired view has reason to serve and needs W's vote."""
+        """T2, T7, F2: the standby of a paired view has reason to serve and needs the third vote."""
+        return self.is_takeover_due and not self.is_on_hold
+
+    @once
+    def is_takeover_due(self) -> bool:
+        """The primary of a paired view is silent, cannot decide, or does not finish handing over."""
         peer = self.f.peer
-        if peer.said_bye or self.silence >= self.cfg.t_det + self.cfg.bias or self.is_peer_unable:
+        if peer.said_bye or self.silence >= self.cfg.t_det + self.cfg.bias:
+            return True
+        if (self.is_peer_unable or self.is_peer_blank) and self.has_third_vote:
             return True
         wants = None if self.hb is None else self.hb.wants
         return (
@@ -350,17 +362,38 @@ class Situation:
         """PostgreSQL serves, but the other member had better take it."""
         f = self.f
         return (
-            f.op.kind is OpKind.SWITCHOVER
-            or f.maintenance
+            self.is_told_to_move
             or not f.manager_ok
             or (not f.service_ok and self.hb is not None and self.hb.service_ok)
         )
+
+    @once
+    def is_told_to_move(self) -> bool:
+        """An operator wants the other member to serve, or shuts this machine down."""
+        return self.f.op.kind is OpKind.SWITCHOVER or self.f.is_leaving
+
+    @once
+    def is_on_hold(self) -> bool:
+        """An operator is at work on the pair: nothing is switched unasked. The last word of a silent peer counts."""
+        return self.f.maintenance or (self.hb is not None and self.hb.maintenance)
+
+    @once
+    def decides_by_fence(self) -> bool:
+        """The settings make the fence device the third vote."""
+        return self.cfg.authority == "fence"
+
+    @once
+    def has_third_vote(self) -> bool:
+        """There is somebody or something that can decide when the peer cannot be asked."""
+        return self.f.fence.is_configured if self.decides_by_fence else self.w.is_configured
 
     @once
     def should_hand_over(self) -> bool:
         """T4: we had better not serve, and the peer can."""
         pg = self.pg
         if not (self.is_peer_fit and self.is_equal and self.are_intents_clear):
+            return False
+        if self.is_on_hold and not self.is_told_to_move and not self.announces_handover:
             return False
         if self.is_pg_failed or not pg.is_disk_ok:
             return True
@@ -387,8 +420,8 @@ class Situation:
             and hb.timeline == pg.timeline
             and hb.is_able
             and hb.is_disk_ok
-            and not hb.maintenance
-            and not self.f.maintenance
+            and not hb.is_leaving
+            and not self.f.is_leaving
             and pg.peer_is_streaming
             and not self.is_stalled
         )

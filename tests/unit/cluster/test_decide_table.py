@@ -105,6 +105,7 @@ PGS = (
 @cache
 def beat(v: View | None, kind: str, wants: Wants | None, intent: int) -> Heartbeat:
     """A heartbeat of a peer that is fit, serving, down, or unable."""
+    assert kind in KINDS
     return Heartbeat(
         member=B,
         boot="b",
@@ -127,13 +128,10 @@ def beat(v: View | None, kind: str, wants: Wants | None, intent: int) -> Heartbe
     )
 
 
-WANTS = (None, Wants("solo", Epoch(6)), Wants("handover", Epoch(7)))
+KINDS = ("fit", "serving", "down", "unable")
+WANTS = (None, Wants("solo", Epoch(6)), Wants("handover", Epoch(7)), Wants("drop", Epoch(6)))
 HEARTBEATS = tuple(
-    beat(v, kind, wants, intent)
-    for v in OTHER_VIEWS
-    for kind in ("fit", "serving", "down", "unable")
-    for wants in WANTS
-    for intent in (0, 6)
+    beat(v, kind, wants, intent) for v in OTHER_VIEWS for kind in KINDS for wants in WANTS for intent in (0, 6)
 )
 
 
@@ -201,7 +199,7 @@ def any_facts(r: random.Random) -> Facts:
             CFG,
             recovery=r.choice(("auto", "manual")),
             has_peer=r.random() < 0.9,
-            authority="register" if r.random() < 0.97 else "fence",
+            authority="register" if r.random() < 0.7 else "fence",
             fence_after=r.choice(("on", "stay_off")),
         ),
         durable=durable,
@@ -210,7 +208,16 @@ def any_facts(r: random.Random) -> Facts:
         pg=replace(r.choice(PGS), is_disk_ok=r.random() < 0.9),
         gate=r.choice((Gate.OPEN, Gate.CLOSED, Gate.CLOSED, Gate.UNKNOWN)),
         address_held=r.choice((True, False, False, None)),
-        fence=Fence(r.random() < 0.7, outcome, Epoch(r.choice((0, 5))), LONG, r.random() < 0.3),
+        fence=Fence(
+            r.random() < 0.7,
+            outcome,
+            Epoch(r.choice((0, 5, 6))),
+            r.choice((FRESH, LONG)),
+            r.random() < 0.3,
+            has_power=r.choice((None, True, False)),
+            power_at=r.choice((None, FRESH, LONG)),
+            asked_at=r.choice((None, FRESH, LONG)),
+        ),
         op=Op(r.choice((*[OpKind.NONE] * 4, *OpKind)), since),
         rejoin=Rejoin(r.choice(list(RejoinStep)), retry_at=r.choice((LONG, At(NOW + S)))),
         wants=r.choice(WANTS),
@@ -219,6 +226,10 @@ def any_facts(r: random.Random) -> Facts:
         service_ok=r.random() < 0.9,
         manager_ok=r.random() < 0.9,
         maintenance=r.random() < 0.05,
+        is_leaving=r.random() < 0.05,
+        met_epoch=Epoch(r.choice((0, 5, 5))),
+        power_ons=r.choice(((), (), (LONG,), (LONG, LONG, LONG))),
+        address_answers=r.choice((None, True, False)),
         won_at=r.choice((None, FRESH, LONG)),
         started_at=r.choice((FRESH, LONG)),
         contact_before=r.choice((None, None, FRESH, LONG)),
@@ -234,11 +245,19 @@ def near_facts(r: random.Random) -> Facts:
     hb = beat(own, "fit" if is_mine else "serving", None, 0)
     pg = r.choice(PGS[10:16]) if is_mine else r.choice(PGS[8:10])
     f = facts(own, pg, peer(hb, FRESH, LONG), register(own, FRESH, Cas.NONE, 0))
+    if r.random() < 0.3:  # without a register; the fence may decide, or nobody
+        f = replace(f, register=Register(), met_epoch=Epoch(5), cfg=replace(CFG, authority=r.choice(AUTHORITIES)))
+    if r.random() < 0.1:  # the other member lost its memory
+        blank = replace(hb, view=None, wants=None, pg=PgState.ABSENT, is_fit=False, is_streaming=False)
+        f = replace(f, peer=peer(blank, FRESH, LONG))
+    if r.random() < 0.1:  # we did
+        f = replace(f, durable=Durable(), pg=r.choice(PGS), gate=Gate.CLOSED, address_held=False)
     if r.random() < 0.3:  # in the middle of handing over, or stopped: shut, and perhaps with the word given
         f = replace(f, gate=Gate.CLOSED, address_held=False, wants=r.choice(WANTS), pg=r.choice(PGS))
     return changed(f, r, at_most=4)
 
 
+AUTHORITIES = ("register", "fence")
 NAMES_OF_FACTS = [f.name for f in fields(Facts)]
 
 
@@ -303,10 +322,23 @@ def check_view(f: Facts, d: Decision, v: View) -> None:
     own = f.durable.view
     assert own is None or v.epoch > own.epoch, d
     if v.insync == {A}:
-        assert d.rule in ("T1.adopt", "T2.adopt", "T3.adopt", "T4.adopt", "T9.force"), d
+        allowed = ("T1.adopt", "T2.adopt", "T3.adopt", "T4.adopt", "T9.force", "F1.proved", "F2.proved")
+        assert d.rule in allowed, d
+        assert d.rule[0] != "F" or may_fence_decide(f), d
     if v.primary == A and B in v.insync:
         assert d.rule == "T5.publish" and f.pg.enforced is True and own is not None, d
         assert f.pg.barrier_epoch == own.epoch, d
+
+
+def may_fence_decide(f: Facts) -> bool:
+    """Nothing heard since the device said off, in a boot that is part of the view; and no register has a say."""
+    own, heard_at = f.durable.view, f.peer.heard_at or 0
+    is_shot = f.fence.outcome is FenceOutcome.OFF and (f.fence.at or 0) > heard_at
+    is_dark = f.fence.has_power is False and (f.fence.power_at or 0) > heard_at
+    is_part = own is not None and f.met_epoch == own.epoch and A in own.insync
+    return (
+        f.cfg.authority == "fence" and is_part and (is_shot or is_dark) and f.durable.intent > (own.epoch if own else 0)
+    )
 
 
 def matches(f: Facts) -> list[Row]:
@@ -383,7 +415,7 @@ def test_rule_ids_are_unique_and_reasons_name_nothing_unknown() -> None:
     for row in ROWS.values():
         text = row.why.format(me="m1", peer="m2", epoch=5)
         assert text.endswith(".") and "{" not in text, row.id
-        assert row.state is not PairState.BLOCKED or row.command or row.id in ("I1.close", "X1.authority"), row.id
+        assert row.state is not PairState.BLOCKED or row.command or row.id == "I1.close", row.id
 
 
 def test_decision_depends_on_nothing_but_its_arguments() -> None:

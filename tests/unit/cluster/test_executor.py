@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from futago.cluster.executor import Executor
 from futago.cluster.facts import Board
+from futago.cluster.fence import Power
+from futago.cluster.met import MetNote
 from futago.cluster.model import (
     Action,
+    AskPower,
     At,
     Cas,
     CasRegister,
     Config,
     Durable,
     Epoch,
+    FenceOn,
     Gate,
     KillPg,
     Lsn,
     MemberName,
+    NoteMet,
     OpDone,
     PersistView,
     PgState,
@@ -108,6 +114,24 @@ class World:
             raise self.fault
         return self.answer
 
+    # fences
+    power: Any = None
+
+    async def peer_power(self) -> Any:
+        if self.fault:
+            raise self.fault
+        return self.power
+
+    async def on(self, epoch: Epoch) -> None:
+        self.done.append(f"on {epoch}")
+        if self.fault:
+            raise self.fault
+
+    def note_met(self, epoch: Epoch) -> None:
+        self.done.append(f"met {epoch}")
+        if self.fault:
+            raise self.fault
+
     async def put(self, value: Any) -> Any:
         if self.fault:
             raise self.fault
@@ -132,6 +156,7 @@ def crew() -> tuple[Executor, World]:
             "jury": staticmethod(lambda: w),
             "say_now": staticmethod(lambda: w.done.append("said")),
             "op_done": staticmethod(ended.append),
+            "note_met": w.note_met,
         },
     )
     return Executor(hands, log=Log()), w
@@ -297,3 +322,62 @@ def test_every_action_has_a_group_or_is_done_on_the_spot() -> None:
     from futago.cluster.executor import _GROUPS
 
     assert set(get_args(Action)) == set(_GROUPS) | {SetWants, OpDone}
+
+
+async def test_answer_about_power_counts_from_when_it_was_asked() -> None:
+    executor, w = crew()
+    for power, has_power in ((Power.OFF, False), (Power.ON, True)):
+        w.power, before = power, now_at()
+        executor.perform((AskPower(),), now_at())
+        await settle(executor)
+        fence = w.board.fence
+        assert fence.has_power is has_power and fence.power_at == fence.asked_at and not fence.is_asking
+        assert before <= (fence.power_at or 0) <= now_at()
+        await asyncio.sleep(0.03)
+
+
+async def test_device_that_does_not_answer_leaves_the_power_unknown_and_the_last_answer_old() -> None:
+    executor, w = crew()
+    w.board.put_fence(has_power=False, power_at=At(1))
+    w.fault = Unknown("silent")
+    executor.perform((AskPower(),), now_at())
+    await settle(executor)
+    fence = w.board.fence
+    assert fence.has_power is None and fence.power_at == 1 and (fence.asked_at or 0) > 1 and not fence.is_asking
+
+
+async def test_unasked_power_on_is_counted_even_if_the_device_fails() -> None:
+    executor, w = crew()
+    w.fault = Unknown("silent")
+    executor.perform((FenceOn(Epoch(3), is_unasked=True),), now_at())
+    await settle(executor)
+    assert w.done == ["on 3"] and len(w.board.power_ons) == 1
+    executor.perform((FenceOn(Epoch(4)),), now_at())
+    await settle(executor)
+    assert len(w.board.power_ons) == 1
+
+
+async def test_agreement_is_noted_only_where_the_fence_decides_and_counts_although_the_note_fails() -> None:
+    executor, w = crew()
+    executor.perform((NoteMet(Epoch(3)),), now_at())
+    await settle(executor)
+    assert w.done == [] and w.board.met_epoch == 0
+    w.board.put(cfg=replace(CFG, authority="fence"))
+    w.fault = OSError("no space")
+    executor.perform((NoteMet(Epoch(4)),), now_at())
+    await settle(executor)
+    assert w.done == ["met 4"] and w.board.met_epoch == 4
+    w.fault = None
+    executor.perform((PersistView(view(5, both=True)),), now_at())
+    await settle(executor)
+    assert w.board.met_epoch == 5
+
+
+def test_note_of_an_agreement_ends_with_the_boot(tmp_path: Path) -> None:
+    path = tmp_path / "controller.met"
+    assert MetNote(path, boot="b1").epoch == 0
+    MetNote(path, boot="b1").keep(Epoch(7))
+    assert MetNote(path, boot="b1").epoch == 7
+    assert MetNote(path, boot="b2").epoch == 0
+    path.write_text("nonsense")
+    assert MetNote(path, boot="b1").epoch == 0

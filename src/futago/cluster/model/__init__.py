@@ -12,12 +12,14 @@ Rooms: views, world (what is known of each part), facts (all of it), actions, de
 
 from futago.cluster.model.actions import (
     Action,
+    AskPower,
     CasRegister,
     Enforce,
     FenceOff,
     FenceOn,
     HoldAddress,
     KillPg,
+    NoteMet,
     OpDone,
     PersistIntent,
     PersistStopped,
@@ -67,6 +69,7 @@ from futago.cluster.model.world import (
 
 __all__ = [
     "Action",
+    "AskPower",
     "At",
     "Cas",
     "CasRegister",
@@ -87,6 +90,7 @@ __all__ = [
     "Link",
     "Lsn",
     "MemberName",
+    "NoteMet",
     "Op",
     "OpDone",
     "OpKind",

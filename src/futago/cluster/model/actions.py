@@ -125,7 +125,24 @@ class FenceOff:
 
 @dataclass(frozen=True, slots=True)
 class FenceOn:
-    """Power the other member on."""
+    """Power the other member on.
+
+    is_unasked: it lost its power by itself, and nobody asked for this; the executor adds the instant to
+    Facts.power_ons.
+    """
+
+    epoch: Epoch
+    is_unasked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AskPower:
+    """Ask the other member's fence device whether it has power. Sets Fence.has_power and power_at."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoteMet:
+    """Note for this boot of the host (on tmpfs, not on disk) that both members have the view of `epoch`."""
 
     epoch: Epoch
 
@@ -166,6 +183,8 @@ Action = (
     | HoldAddress
     | FenceOff
     | FenceOn
+    | AskPower
+    | NoteMet
     | StartRejoin
     | OpDone
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from futago.cluster.model.views import At, Durable, MemberName
+from futago.cluster.model.views import At, Durable, Epoch, MemberName
 from futago.cluster.model.world import Fence, Gate, Op, Peer, Pg, Register, Rejoin, Wants
 
 
@@ -19,10 +19,12 @@ class Config:
     k: int  # missed heartbeats until the peer counts as silent
     bias: int  # how much longer the standby waits than the primary
     t_stall: int  # how long an unconfirmed write or an unanswered T3/T4 is borne
-    authority: str = "register"  # or "fence"
+    authority: str = "register"  # or "fence": the fence device of the other member is the third vote
     recovery: str = "auto"  # or "manual"
     fence_after: str = "on"  # or "stay_off"
     has_peer: bool = True  # False until a second member has joined
+    # authority "fence": by how much the shots of the two members are apart when both may shoot; more than a shot takes
+    fence_delay: int = 5_000_000_000
 
     @property
     def t_det(self) -> int:
@@ -53,7 +55,10 @@ class Facts:
     journals_complete: bool = True  # the copies of both journals are complete on both members
     service_ok: bool = True
     manager_ok: bool = True  # as primary: the manager's and web's own heartbeats are fresh
+    # an operator is at work on the pair: nobody takes over, hands over, shoots or powers on by himself. What goes on: a
+    # primary whose peer is away goes on alone (T1, T3), the peer is taken back (T5), and operators' own orders
     maintenance: bool = False
+    is_leaving: bool = False  # this machine is being shut down: hand over, or be let go
     # when W gave us the present view without the peer's consent; None: it consented, or we restarted since
     won_at: At | None = None
     started_at: At = At(0)  # when this controller began to watch
@@ -63,3 +68,9 @@ class Facts:
     # the loop found that it had stood still for longer than t_self: until it has heard peer or W again, act as
     # isolated
     woke_at: At | None = None
+    # authority "fence": the epoch of the paired view that both members had on disk, heard from the other one *in this
+    # boot* of this host (on tmpfs): only so long as it lasts may a shot decide. See docs/internals/cluster.md
+    met_epoch: Epoch = Epoch(0)
+    power_ons: tuple[At, ...] = ()  # when this controller powered the other member on without being asked, newest last
+    # does anybody answer for the floating IP on the network, while it is not ours? None: not known
+    address_answers: bool | None = None

@@ -52,9 +52,10 @@ class Pg:
 class Wants:
     """What a member asks of the other in its heartbeats.
 
-    kind ``solo``: "let me serve alone in `epoch`" (T3). kind ``handover``: "I will hand over to you in `epoch`" (T4,
-    announced before gate and address go; the peer takes over through W if it stays unfinished). kind ``rejoin``: "I
-    am rejoining; keep my WAL".
+    kind ``solo``: "let me serve alone in `epoch`" (T3). kind ``drop``: the same, to a member that has lost its memory,
+    where there is no third vote to ask. kind ``handover``: "I will hand over to you in `epoch`" (T4, announced before
+    gate and address go; the peer takes over by the third vote if it stays unfinished). kind ``rejoin``: "I am
+    rejoining; keep my WAL".
     """
 
     kind: str
@@ -83,7 +84,9 @@ class Heartbeat:
     journals_complete: bool
     is_fit: bool  # in its own judgement it could serve as primary now
     service_ok: bool  # its service network works as far as it can tell
-    maintenance: bool = False
+    maintenance: bool = False  # an operator wants no automatic switch: see Facts.maintenance
+    is_leaving: bool = False  # it is being shut down in good order and wants to hand over, or to be let go
+    authority: str = "register"  # what decides by its settings; a fence that decides counts only where both say so
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +170,20 @@ class FenceOutcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """The forced stop of the other member, ordered for `epoch`."""
+    """The forced stop of the other member, ordered for `epoch`, and what its device says of its power.
+
+    `power_at` is the instant at which the question *began* that was answered last: an answer proves nothing about later.
+    """
 
     is_configured: bool = False
     outcome: FenceOutcome = FenceOutcome.NONE
     epoch: Epoch = Epoch(0)
     at: At | None = None  # when the outcome arrived
     is_powered_on_again: bool = False  # power-on was ordered after the off of `epoch`
+    has_power: bool | None = None  # what the device answered last; None: it did not answer the last question
+    power_at: At | None = None
+    asked_at: At | None = None  # when it was last asked, answered or not
+    is_asking: bool = False
 
 
 class OpKind(Enum):

@@ -12,14 +12,17 @@ Rules of order that the rows keep: a durable write is alone in its decision, and
 for the peer ends only after the view that allows it is durable; a view that names both members is written only after
 waiting was proved (T5.barrier).
 
+    F1 solo by the fence   F2 takeover by the fence: instead of T1, T2 and T7 where the fence device is the third vote
+
 One room for each standing: forced, learning (no view, or an older one), paired, solo, standby, rejoin. Beside them:
-row (what a rule is), deeds (what rows do), vote (the rows that ask W).
+row (what a rule is), deeds (what rows do), vote (the rows that ask W), fencing (the rows by which a shot decides).
+X1 was a rule once.
 """
 
 from __future__ import annotations
 
 from futago.cluster.model import OpKind
-from futago.cluster.rules.forced import CONFIG_ROWS, FORCE_ROWS
+from futago.cluster.rules.forced import FORCE_ROWS
 from futago.cluster.rules.learning import LEARN_ROWS, MEMORY_ROWS
 from futago.cluster.rules.paired import PAIRED_ROWS
 from futago.cluster.rules.rejoin import REJOIN_ROWS
@@ -30,7 +33,6 @@ from futago.cluster.rules.standby import STANDBY_ROWS
 __all__ = ["SECTIONS", "Actions", "Row", "Section"]
 
 SECTIONS: tuple[Section, ...] = (
-    Section("settings", lambda s: s.cfg.authority != "register", CONFIG_ROWS),
     Section(
         "operator forces",
         lambda s: s.f.op.kind is OpKind.FORCE_PRIMARY and not (s.is_primary and s.is_alone),

@@ -82,7 +82,17 @@ def give(s: Situation) -> Actions:
 
 
 def ask_solo(s: Situation) -> Actions:
-    return () if s.asks_solo else (SetWants(wants=Wants(kind="solo", epoch=Epoch(s.epoch + 1))),)
+    """A member without memory is asked in other words: it may only agree where no third vote knows what it forgot."""
+    wants = Wants(kind="drop" if s.is_peer_blank and not s.w.is_configured else "solo", epoch=Epoch(s.epoch + 1))
+    return () if s.f.wants == wants else (SetWants(wants=wants),)
+
+
+def promise_blank(s: Situation) -> Actions:
+    """The promise of a member without memory, to the one that has all."""
+    assert s.hb is not None and s.hb.view is not None
+    peer = s.cfg.peer
+    view = View(epoch=Epoch(s.hb.view.epoch + 1), primary=peer, insync=frozenset((peer,)), floor=s.hb.flush)
+    return (PersistView(view=view),)
 
 
 def publish(s: Situation) -> Actions:

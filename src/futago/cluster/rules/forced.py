@@ -10,7 +10,6 @@ from futago.cluster.model import (
     PgState,
     View,
 )
-from futago.cluster.rules.deeds import stop
 from futago.cluster.rules.row import Actions, Row, always
 from futago.cluster.situation import Situation
 
@@ -23,22 +22,10 @@ def _force(s: Situation) -> Actions:
     return (PersistView(view=view, stopped=True),)
 
 
-CONFIG_ROWS = (
-    Row(
-        "X1.authority",
-        always,
-        "The settings let the fence device decide, which this version does not do; the third vote must decide.",
-        stop,
-        PairState.BLOCKED,
-        "futago jury set",
-        waits_for="a change of the settings",
-    ),
-)
-
 FORCE_ROWS = (
     Row(
         "T9.refuse-alive",
-        lambda s: s.talks,
+        lambda s: s.talks and s.hb is not None and s.hb.view is not None,
         "{peer} is alive, so {me} must not be forced to serve; use switchover or recover.",
         lambda s: (OpDone(ok=False, text=f"{s.cfg.peer} is alive; use futago switchover or futago recover"),),
         PairState.BLOCKED,

@@ -4,10 +4,27 @@ older one than somebody else. The idea: stop first, then believe.
 
 from __future__ import annotations
 
-from futago.cluster.model import PairState
-from futago.cluster.rules.deeds import adopt, read_if_any, stop
+from futago.cluster.model import PairState, PgState
+from futago.cluster.rules.deeds import adopt, promise_blank, read_if_any, stop
 from futago.cluster.rules.row import Row, always
-from futago.cluster.situation import Situation
+from futago.cluster.situation import Situation, is_same
+
+
+def _may_be_dropped(s: Situation) -> bool:
+    """T3 for a member that lost its memory: its promise is as good as any where nobody else knows what it forgot.
+
+    That is so if there is no third vote, and if what is on its data volume cannot be a primary's: it is empty, or a
+    standby's that was never promoted. See docs/internals/cluster.md, "A member that lost its memory".
+    """
+    hb, w = s.hb, s.w
+    if not s.talks or hb is None or hb.view is None or hb.wants is None or w.is_configured:
+        return False
+    is_asked = hb.wants.kind == "drop" and hb.wants.epoch == hb.view.epoch + 1
+    is_counted_on = s.cfg.me in hb.view.insync and is_same(hb.view, s.newest)
+    is_clear = hb.intent <= hb.view.epoch and hb.is_able
+    has_nothing = s.pg.state is PgState.ABSENT or s.pg.has_standby_signal
+    return is_asked and is_counted_on and is_clear and has_nothing
+
 
 MEMORY_ROWS = (
     Row(
@@ -23,6 +40,13 @@ MEMORY_ROWS = (
         "{peer} serves alone in a view that {me} learns now.",
         lambda s: adopt(s, stopped=False),
         PairState.STARTING,
+    ),
+    Row(
+        "M5.grant",
+        _may_be_dropped,
+        "{me} has neither memory nor data of its own, {peer} has both and asks to go on without it: {me} promises that.",
+        promise_blank,
+        PairState.SWITCHING,
     ),
     Row(
         "M3.amnesia",

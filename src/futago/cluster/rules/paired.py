@@ -21,6 +21,7 @@ from futago.cluster.rules.deeds import (
     read_if_any,
     stop_for_handover,
 )
+from futago.cluster.rules.fencing import fence_vote
 from futago.cluster.rules.row import Row, always, nothing
 from futago.cluster.rules.vote import vote
 from futago.cluster.situation import NOT_RUNNING, UNCERTAIN
@@ -43,6 +44,12 @@ PAIRED_ROWS = (
         "futago status",
         keeps_wants=True,
         waits_for="the peer or W",
+    ),
+    *fence_vote(
+        "F1",
+        lambda s: s.wants_w_solo,
+        because="{peer} is silent or cannot write",
+        keeps_wants=True,
     ),
     *vote(
         "T1",
@@ -83,7 +90,7 @@ PAIRED_ROWS = (
     ),
     Row(
         "T3.ask",
-        lambda s: s.is_peer_in_trouble and s.are_intents_clear,
+        lambda s: s.is_peer_in_trouble and s.are_intents_clear and s.is_data_good,
         "{peer} talks but does not confirm: {me} asks it for the promise to serve alone.",
         ask_solo,
         PairState.SWITCHING,
@@ -150,6 +157,15 @@ PAIRED_ROWS = (
         nothing,
         PairState.STARTING,
         waits_for="the confirmation of the peer, or t_stall",
+    ),
+    Row(
+        "P8.no-disk",
+        lambda s: not s.pg.is_disk_ok,
+        "The data volume of {me} cannot be written, and {peer} cannot take over now.",
+        hold,
+        PairState.BLOCKED,
+        "futago recover",
+        waits_for="either member's disks",
     ),
     Row(
         "P7.serve",

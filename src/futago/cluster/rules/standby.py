@@ -8,7 +8,8 @@ from futago.cluster.model import (
     PgState,
     StartPg,
 )
-from futago.cluster.rules.deeds import is_running, promise, stop
+from futago.cluster.rules.deeds import ask_solo, is_running, promise, read_if_any, stop
+from futago.cluster.rules.fencing import fence_vote
 from futago.cluster.rules.row import Row, always, nothing
 from futago.cluster.rules.vote import vote
 from futago.cluster.situation import UNCERTAIN
@@ -27,6 +28,11 @@ STANDBY_ROWS = (
         "{peer} asks to serve alone because {me} holds it up: {me} promises durably.",
         promise,
         PairState.SWITCHING,
+    ),
+    *fence_vote(
+        "F2",
+        lambda s: s.wants_w_takeover,
+        because="{peer} is silent, cannot write, or does not finish handing over",
     ),
     *vote(
         "T2",
@@ -68,6 +74,24 @@ STANDBY_ROWS = (
         nothing,
         PairState.STARTING,
         waits_for="PostgreSQL to have started or stopped",
+    ),
+    Row(
+        "B8.ask",
+        lambda s: s.is_peer_blank and not s.has_third_vote and s.are_intents_clear and s.is_data_good,
+        "{peer} was the primary and lost its memory; {me} has all data and asks it for the promise to serve alone.",
+        ask_solo,
+        PairState.SWITCHING,
+        waits_for="the promise of the peer",
+        keeps_wants=True,
+    ),
+    Row(
+        "B9.hold",
+        lambda s: s.is_takeover_due,
+        "{peer} does not serve as it should, and {me} does not take over unasked: maintenance is on.",
+        read_if_any,
+        PairState.BLOCKED,
+        "futago maintenance off",
+        waits_for="the peer, or an operator",
     ),
     Row(
         "B6.wait-stream",

@@ -83,6 +83,15 @@ def vote(name: str, when: Callable[[Situation], bool], *, because: str, keeps_wa
             waits_for="an answer of W, or the peer",
         ),
         row(
+            "unable",
+            lambda s: not s.f.durable.is_able and not s.has_intent,
+            "; the third vote must decide, and {me} cannot write on its own system disk that it asks.",
+            read_if_any,
+            state=PairState.BLOCKED,
+            command="futago recover",
+            waits_for="the system disk, or the peer",
+        ),
+        row(
             "intent",
             lambda s: not s.has_intent,
             "; {me} notes on its own disk that it will ask the third vote.",
