@@ -130,7 +130,9 @@ class StandIn:
     status: dict[str, Any] = field(default_factory=status)
     answers: list[dict[str, Any]] = field(default_factory=lambda: [{"ok": True}])
     answer_pause_s: float = 0.0
+    replies: dict[str, dict[str, Any]] = field(default_factory=dict)  # by operation; instead of `answers`
     asked: list[str] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
     beats: int = 0
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -171,7 +173,8 @@ class StandIn:
                 await self._say(writer, {"ok": True})
             case operation:
                 self.asked.append(operation)
-                for answer in self.answers:
+                self.requests.append(request)
+                for answer in [self.replies[operation]] if operation in self.replies else self.answers:
                     await asyncio.sleep(self.answer_pause_s)
                     await self._say(writer, answer)
 

@@ -28,13 +28,13 @@ from futago.setup import paths
 from futago.setup.settings import Settings, load
 from futago.store.commit import Store
 from futago.web import housekeeping, refusals
-from futago.web.api import definitions, events, hosts, jobs, monitoring, pair, people
+from futago.web.api import definitions, events, hosts, jobs, monitoring, orders, pair, people
 from futago.web.controller_link import ControllerLink
 from futago.web.guard import Guard
 from futago.web.identity import Identity
 from futago.web.model import DefinitionFiles, ErrorBody
 from futago.web.operations import Operations
-from futago.web.pages import language, login, overview
+from futago.web.pages import language, login, overview, pair_orders
 from futago.web.pulse import Pulse
 from futago.web.render import STATIC
 from futago.web.rooms import Rooms
@@ -73,10 +73,10 @@ def make_app(rooms: Rooms) -> FastAPI:
     api = APIRouter(prefix="/api/v1", responses=every)
     for room in (people, pair):
         api.include_router(room.open_router)
-    for room in (people, pair, hosts, events, monitoring, jobs, definitions):
+    for room in (people, pair, orders, hosts, events, monitoring, jobs, definitions):
         api.include_router(room.router)
     app.include_router(api)
-    for page in (login, overview, language):
+    for page in (login, pair_orders, overview, language):
         app.include_router(page.router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     refusals.install(app)

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from pydantic import ValidationError
@@ -72,6 +73,33 @@ class ControllerLink:
         except (OSError, TimeoutError, ValueError, msgspec.MsgspecError, ValidationError) as e:
             raise ControllerSilent(f"The controller of this member gives no usable answer ({_short(e)}).") from e
 
+    async def ask(self, request: dict[str, Any], *, deadline_s: float) -> dict[str, Any]:
+        """Send one request; return the final answer. Progress is passed over.
+
+        Raises:
+            OperatorFault: the controller refused, with its hint. ControllerSilent: it could not be asked.
+            Unknown: no answer came within the deadline.
+        """
+        is_asked = False
+        try:
+            async with asyncio.timeout(deadline_s), self._conversation(request) as reader:
+                is_asked = True
+                while True:
+                    answer = msgspec.json.decode(await reader.readline(), type=dict[str, Any])
+                    if "ok" in answer:
+                        break
+        except (OSError, TimeoutError, ValueError, msgspec.MsgspecError) as e:
+            if not is_asked:
+                raise ControllerSilent(f"The controller of this member gives no usable answer ({_short(e)}).") from e
+            raise Unknown(f"the controller did not answer `{request['op']}`: {_short(e)}") from e
+        if answer["ok"]:
+            return answer
+        if answer.get("unknown"):
+            raise Unknown(str(answer.get("error", "")))
+        raise OperatorFault(
+            str(answer.get("error") or "Refused."), hint=str(answer.get("hint", "")), code="pair.refused"
+        )
+
     async def operate(self, operation: Operation) -> AsyncIterator[str]:
         """Ask for an operation; yield its progress; return when it is done.
 
@@ -129,7 +157,7 @@ class ControllerLink:
             writer.close()
 
     @contextlib.asynccontextmanager
-    async def _conversation(self, request: dict[str, str]) -> AsyncIterator[asyncio.StreamReader]:
+    async def _conversation(self, request: dict[str, Any]) -> AsyncIterator[asyncio.StreamReader]:
         async with self._connected() as (reader, writer):
             writer.write(msgspec.json.encode(request) + b"\n")
             async with asyncio.timeout(ANSWER_S_MAX):

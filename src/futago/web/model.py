@@ -76,10 +76,11 @@ class LinkStatus(Told):
 
 
 class FenceStatus(Told):
-    """The device that can power a member off. `ok`: its last self-test succeeded."""
+    """A device that can power a member off, or (level 0) a member's own watchdog. `ok`: its last self-test succeeded."""
 
     member: str
     driver: str = ""
+    level: int = 1
     state: str = "unknown"
     tested_ago_s: float | None = None
     ok: bool = False
@@ -135,12 +136,16 @@ class SwitchStatus(Told):
 
 
 class RecoveryStatus(Told):
-    """The ladder that brings a member back."""
+    """The ladder that brings a member back, whichever of the two climbs it. `last`: how the last climb ended."""
 
     running: bool = False
+    member: str = ""
     rung: str | None = ""
     progress: str | None = ""
+    percent: int | None = None
     error: str | None = ""
+    repair: str = ""
+    last: dict[str, Any] | None = None
 
 
 class PairStatus(Told):
@@ -163,6 +168,7 @@ class PairStatus(Told):
     journals: JournalStatus = JournalStatus()
     last_switch: SwitchStatus | None = None
     recovery: RecoveryStatus = RecoveryStatus()
+    maintenance: bool = False
     utc: datetime | None = None
 
 

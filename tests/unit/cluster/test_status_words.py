@@ -50,7 +50,7 @@ MEMBER_KEYS = {
 }  # fmt: skip
 KEYS = {
     "pair", "state", "protected", "primary", "epoch", "reason", "rule", "command", "not_protected", "members", "links", "fences",
-    "third_vote", "journals", "last_switch", "recovery", "utc",
+    "third_vote", "journals", "last_switch", "recovery", "maintenance", "utc",
 }  # fmt: skip
 
 

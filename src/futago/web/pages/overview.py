@@ -13,6 +13,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from futago.access.tokens import csrf_token
+from futago.cluster.explain import Failure
 from futago.runtime.clock import now_utc
 from futago.runtime.faults import OperatorFault
 from futago.store.commit import Connection
@@ -99,7 +100,9 @@ class PairView:
 
     @property
     def cards(self) -> list[Card]:
-        by_health = sorted(self.status.fences, key=lambda f: f.ok)  # a member with several is as safe as its best one
+        by_health = sorted(
+            (f for f in self.status.fences if f.level), key=lambda f: f.ok
+        )  # a member with several is as safe as its best one
         fences = {fence.member: fence for fence in by_health}
         members = sorted(self.status.members, key=lambda m: m.name)  # each stays at its side through a switch
         return [Card(m, fences.get(m.name), m.name == self.status.primary) for m in members]
@@ -125,6 +128,11 @@ class PairView:
     @property
     def can_recover(self) -> bool:
         return self.status.state != PairState.PAIRED and len(self.status.members) == 2
+
+    @property
+    def failures(self) -> list[str]:
+        """Return what can be asked about with "what if"."""
+        return [failure.value for failure in Failure]
 
     @property
     def bars(self) -> list[Bar]:
