@@ -261,13 +261,13 @@ def _fence(tested: Tested, now: int) -> Json:
 
 
 def _fence_notes(around: Surroundings, now: int) -> list[str]:
-    tested = list(around.tested.values())
+    tested = [t for t in around.tested.values() if t.level]
     stoppable = {t.member for t in tested if t.is_fresh(now)}  # one device that works is enough
     return [
         f"The fence device of {t.member} cannot be used ({t.error or 'not tested yet'}): it could not be stopped by force."
         for t in tested
         if t.member not in stoppable
-    ]
+    ] + [f"The watchdog of {t.member} is not armed: {t.error}." for t in around.tested.values() if not t.level and t.error]
 
 
 def _third_vote(facts: Facts, around: Surroundings, now: int) -> Json:
@@ -289,7 +289,8 @@ def is_fit(facts: Facts) -> bool:
     """In its own judgement, could this member serve as primary now?"""
     pg = facts.pg
     is_running = pg.state in (PgState.PRIMARY, PgState.STANDBY)
-    return facts.durable.is_able and pg.is_disk_ok and is_running and not facts.maintenance
+    has_view = facts.durable.view is not None
+    return has_view and facts.durable.is_able and pg.is_disk_ok and is_running and not facts.is_leaving
 
 
 def word(facts: Facts) -> Heartbeat:
@@ -315,6 +316,8 @@ def word(facts: Facts) -> Heartbeat:
         is_fit=is_fit(facts),
         service_ok=facts.service_ok,
         maintenance=facts.maintenance,
+        is_leaving=facts.is_leaving,
+        authority=facts.cfg.authority,
     )
 
 
