@@ -1,4 +1,4 @@
-"""Simulated clients: writers that remember what was acknowledged, and the consumer that turns received messages into commits.
+"""Simulated clients: writers that remember what was acknowledged.
 
 A writer goes to whoever answers for the floating address; a stray one tries any member. It reads before it writes, so that everything visible
 counts as shown. It gives up after a while without ever cancelling.
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from futago.sim.world import World
 
 PATIENCE_NS = 3 * S
-MESSAGE_BASE = 1_000_000  # commits of the message n of member i are MESSAGE_BASE * (i + 1) + n
 
 
 class Writer:
@@ -49,7 +48,7 @@ class Writer:
         number = self.world.next_number()
         db = member.db
         instance = db.instance
-        wait = max(0, db.disk_free_at - self.engine.now) + MS
+        wait = max(0, db.disk_free_at - self.engine.now) + MS + db.disk_slow_ns
 
         def append() -> None:
             if db.instance != instance or not db.is_primary or member.frozen_at is not None:
@@ -92,57 +91,3 @@ class Writer:
             return None
         self._session = (m, m.db.instance, m.db.sessions_instance)
         return m
-
-
-class Messages:
-    """What the receivers of one member took, its copy on the other member, and the consumer beside its database.
-
-    The position of the consumer is the database itself: what is committed is consumed. Exactly once then means: each number once in the log.
-    """
-
-    def __init__(self, world: World, member: SimMember, index: int) -> None:
-        self.world = world
-        self.engine = world.engine
-        self.member = member
-        self.base = MESSAGE_BASE * (index + 1)
-        self.own = 0  # messages taken, durable here
-        self.copied = 0  # of these, durable on the other member as well
-        self._is_consuming = False
-        self.engine.after(self.engine.between(0, S), self.tick)
-
-    def tick(self) -> None:
-        """Take a message, copy what the other lacks, consume what is new."""
-        if self.world.is_over:
-            return
-        m = self.member
-        if m.is_powered and m.frozen_at is None:
-            self.own += 1
-            if m.other.is_powered and m.other.frozen_at is None and m.network.is_joined(m.name, m.other.name):
-                self.copied = self.own
-            self._consume()
-        self.engine.after(self.engine.between(600 * MS, 1400 * MS), self.tick)
-
-    def known(self, member: SimMember) -> range:
-        """Numbers of this journal that a member has on its disk."""
-        last = self.own if member is self.member else self.copied
-        return range(self.base, self.base + last)
-
-    def _consume(self) -> None:
-        m = self.member
-        d = m.v.decision
-        if self._is_consuming or d is None or not d.is_serving or not m.gate_open:
-            return
-        done = set(m.db.wal)
-        todo = [n for journal in self.world.messages for n in journal.known(m) if n not in done]
-        if not todo or m.db.state is not PgState.PRIMARY or m.db.disk_free_at > self.engine.now:
-            return
-        self._is_consuming = True
-        left = len(todo)
-
-        def ended(_ok: bool | None) -> None:
-            nonlocal left
-            left -= 1
-            self._is_consuming = left > 0
-
-        for number in todo:
-            m.db.commit(number, ended)

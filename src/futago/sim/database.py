@@ -1,9 +1,10 @@
-"""A simulated PostgreSQL: a log of commits, synchronous streaming to one standby, and the measured quirks.
+"""A simulated PostgreSQL: a log of commits, synchronous streaming to one standby, and the quirks that were measured on the real one.
 
-Quirks (pair-protocol: the numbers in brackets): waiting is enabled by the checkpointer, later than the setting says [4], and disabled by it as well
-[5]; ending a waiting session makes its commit visible [2]; after a start everything in the log is visible [3]; the primary goes on showing
-"streaming" for 5 s after the line went dead [11]; sessions of a postmaster that hangs go on committing [19]; a standby with a full disk is alive
-and confirms nothing [22]; a rewind before the first checkpoint after a promotion does nothing and says all is well [14].
+Quirks (docs/internals/sim.md says what each is): waiting is enabled by the checkpointer, later than the setting says, and disabled by it as well;
+ending a waiting session makes its commit visible; after a start everything in the log is visible; an orderly stop without a standby commits what
+waits; the primary goes on showing "streaming" for 5 s after the line went dead; sessions of a postmaster that hangs or was killed go on committing;
+a standby with a full disk is alive and confirms nothing; processes on a hanging disk cannot be killed; an I/O error ends the server; a rewind before
+the first checkpoint after a promotion does nothing and says all is well.
 """
 
 from __future__ import annotations
@@ -16,8 +17,15 @@ from futago.sim.engine import MS, Engine, S
 from futago.sim.network import Network
 
 LSN_BASE = 1000
+LSN_SHIFT = 20  # a commit is one MiB of log, so that lags reach the bounds that count in bytes
+SYSTEM_ID = "one database"
 GHOST_NS = 5 * S  # wal_sender_timeout
 SERVES = (PgState.PRIMARY, PgState.HUNG)
+
+
+def lsn(count: int) -> int:
+    """Return the position at the end of this many commits."""
+    return LSN_BASE + (count << LSN_SHIFT)
 
 
 @dataclass(slots=True)
@@ -60,6 +68,8 @@ class Database:
         self.state = PgState.STOPPED
         self.wal: list[int] = []
         self.timeline = 1
+        self.forks: tuple[tuple[int, int], ...] = ()  # (timeline, how many commits it had when the next one began)
+        self.ended_as = "shut down"  # the control file's word
         self.has_signal = False
         self.start_position = 0
         self.has_checkpoint = True  # a checkpoint has been made since the last promotion
@@ -67,6 +77,10 @@ class Database:
         self.waits = False  # what committing backends do
         self.checkpointer_free_at = 0
         self.disk_free_at = 0  # the data volume does not write before
+        self.disk_slow_ns = 0  # it takes so much longer
+        self.is_disk_broken = False  # it answers with errors, or is full
+        self.is_half_made = False  # a copy was cut short
+        self.sender_free_at = 0  # a busy standby's receiver takes nothing before
         self.is_frozen: Callable[[], bool] = lambda: False
         self.is_running = False  # any process of it may still act
         self.instance = 0
@@ -85,17 +99,18 @@ class Database:
     @property
     def flush(self) -> int:
         """Position of the end of the log."""
-        return LSN_BASE + len(self.wal)
+        return LSN_BASE + (len(self.wal) << LSN_SHIFT)
 
     @property
     def start_flush(self) -> int:
         """Position of the log that the standby must reach before clients are let in."""
-        return LSN_BASE + self.start_position
+        return lsn(self.start_position)
 
     @property
     def peer_flush(self) -> int:
         """As primary: what the standby has confirmed."""
-        return LSN_BASE + self.stream.acked if self.stream is not None and self.stream.primary is self else 0
+        stream = self.stream
+        return lsn(stream.acked) if stream is not None and stream.primary is self else 0
 
     @property
     def is_streaming(self) -> bool:
@@ -186,11 +201,14 @@ class Database:
         self.is_caught_up = False
         self.unconfirmed_at = self.engine.now if waits else None
         self.has_signal = state is PgState.STANDBY
+        if self.has_signal:
+            self.ended_as = "in archive recovery"
         self.on_role()
         self.on_change()
 
     def promote(self) -> None:
         """Become primary on a new timeline."""
+        self.forks = (*self.forks, (self.timeline, len(self.wal)))
         self.timeline = max(self.timeline, self.other.timeline) + 1
         self.disconnect()
         self.run_as(PgState.PRIMARY, waits=False)
@@ -212,11 +230,16 @@ class Database:
             if standby.disk_free_at <= self.engine.now:
                 standby.wal.extend(self.wal[len(standby.wal) :])
                 self.release(len(self.wal))
+        was_running = self.is_running
         self.stop(PgState.STOPPED)
+        if was_running:
+            self.ended_as = "shut down"
 
     def stop(self, state: PgState) -> None:
         """All its processes end; sessions learn nothing."""
         was_running = self.is_running
+        if was_running:
+            self.ended_as = "in archive recovery" if self.has_signal else "in production"
         self.is_running = False
         self.state = state
         self.instance += 1
@@ -263,7 +286,7 @@ class Database:
             return  # forked: the receiver loops
         if p.stream is not None:
             p.stream = None
-        self.timeline = p.timeline
+        self.timeline, self.forks = p.timeline, p.forks
         self.stream = p.stream = Stream(p, self)
         p.confirmed(p.stream)
         p.push()
@@ -285,7 +308,8 @@ class Database:
         if is_dead:
             stream.is_moving = False
             return
-        if not self._is_passing() or standby.disk_free_at > self.engine.now:
+        now = self.engine.now
+        if not self._is_passing() or standby.disk_free_at > now or standby.sender_free_at > now:
             self.engine.after(100 * MS, lambda: self._deliver(stream, upto))
             return
         standby.wal.extend(self.wal[len(standby.wal) : upto])
@@ -310,7 +334,8 @@ class Database:
     def tick(self) -> None:
         """Do what a receiver and a sender do now and then: connect again, or give a dead line up."""
         if self.stream is None:
-            self.try_connect()
+            if self.state is PgState.STANDBY:
+                self.try_connect()
         elif self.stream.standby is self and self.other.stream is not self.stream and self._is_passing():
             self.forget(self.stream)  # the sender is gone, and now that packets pass again this end is told
         elif not self.is_frozen() and self.stream.is_given_up(self.engine.now, is_passing=self._is_passing()):

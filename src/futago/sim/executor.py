@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from futago.cluster.model import (
     Action,
-    At,
     Cas,
     CasRegister,
     Durable,
@@ -29,8 +28,6 @@ from futago.cluster.model import (
     PgState,
     Promote,
     ReadRegister,
-    Rejoin,
-    RejoinStep,
     SetGate,
     SetWants,
     StartPg,
@@ -40,9 +37,10 @@ from futago.cluster.model import (
     View,
 )
 from futago.register.ballot import Outcome, Proposal, value_of, view_of
-from futago.sim.database import Database
 from futago.sim.engine import MS, Engine, S
-from futago.sim.jury import ROSTER, Asking
+from futago.sim.jury import Asking
+from futago.sim.ladder import SimLadder
+from futago.sim.senses import ABLE_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +68,7 @@ class Executor:
     def __init__(self, world: World) -> None:
         self.world = world
         self.engine: Engine = world.engine
+        self.ladder = SimLadder(world, start=self._start, done=self._done)
 
     def perform(self, m: SimMember, action: Action) -> None:
         """Begin to carry out one order, unless one like it is under way."""
@@ -88,15 +87,16 @@ class Executor:
                 self._put(m, view)
             case SetWants(wants=wants):
                 m.v.wants, m.v.wants_since = wants, m.local()
+                m.say_now()
                 self._done(m, key)
             case SetGate(open=is_open):
-                m.later(self.engine.between(15 * MS, 50 * MS), lambda: self._gate(m, is_open=is_open))
+                m.slowly(15 * MS, 50 * MS, lambda: self._gate(m, is_open=is_open))
             case HoldAddress(hold=hold):
                 m.later(self.engine.between(2 * MS, 15 * MS), lambda: self._address(m, hold=hold))
             case FenceOff() | FenceOn():
                 self._fence(m, action)
             case StartRejoin():
-                self._rejoin(m)
+                self.ladder.climb(m)
             case OpDone(ok=ok, text=text):
                 m.op, m.op_answers = Op(), [*m.op_answers, (ok, text)]
                 self._done(m, key)
@@ -113,7 +113,9 @@ class Executor:
         v, boots, before = m.v, m.boots, m.disk
         v.is_writing = not isinstance(action, PersistStopped)
         v.write_began_at = self.engine.now
-        delay = max(self.engine.between(1 * MS, 25 * MS), m.disk_slow_until - self.engine.now)
+        delay = max(self.engine.between(1 * MS, 25 * MS) + m.disk_slow_ns, m.disk_slow_until - self.engine.now)
+        if delay > ABLE_NS:
+            m.later(ABLE_NS + MS, m.poke)  # from then on it says that it cannot write
         is_lucky = self.engine.chance(0.5)  # does it reach the disk if the controller dies before it knows?
 
         def write() -> None:
@@ -131,6 +133,7 @@ class Executor:
             if isinstance(action, PersistView):
                 is_win = action.view.primary == m.name and not action.stopped
                 v.won_at = m.local() if is_win and action.view.is_solo else None
+            m.say_now()
             self._done(m, "disk")
 
         self.engine.after(delay, write)
@@ -138,58 +141,64 @@ class Executor:
     # --- the register ---
 
     def _propose(self, m: SimMember, put: View | None, deadline: int, done: Callable[[Proposal], None]) -> None:
+        v, world = m.v, self.world
         p = Proposal(
-            ROSTER,
+            world.roster,
             me=m.name,
             nonce=self.engine.random.getrandbits(40),
             deadline_at=self.engine.now + deadline,
             put=None if put is None else value_of(put, roster=1),
-            seen=m.v.seen_ballot,
+            seen=v.seen_ballot,
         )
-        v = m.v
 
         def finish(p: Proposal) -> None:
+            world.puts -= put is not None
+            world.w_changes += put is not None
             if m.v is v and m.is_alive:
                 v.seen_ballot = max(v.seen_ballot, p.highest)
                 m.later(0, lambda: done(p))
 
-        Asking(
+        world.puts += put is not None
+        asking = Asking(
             m.network,
-            self.world.jurors,
+            world.jurors,
             p,
+            engine=self.engine,
             who=m.name,
             is_listening=lambda: m.v is v and m.is_running,
             done=finish,
         )
+        asking.begin(may_hurry=put is None and world.puts == 0)
 
     def _read(self, m: SimMember) -> None:
-        began = m.local()
-        m.v.register = replace(m.v.register, is_pending=True, asked_at=began)
+        v, began, changes = m.v, m.local(), self.world.w_changes
+        v.is_reading, v.w_asked_at = True, began
 
         def done(p: Proposal) -> None:
-            r = replace(m.v.register, is_pending=False)
-            before = r.view
+            before = v.w_view
+            v.is_reading = False
             if p.outcome is Outcome.DONE:
-                r = replace(r, read_at=began, contact_at=began, view=self._newer(r.view, p))
-            m.v.register = r
-            m.v.busy.discard("ReadRegister")
-            d = m.v.decision
-            if r.view != before or d is None or d.rule not in STEADY:
+                v.w_read_at = v.w_contact_at = began
+                v.w_view = self._newer(before, p)
+                v.w_seen = changes if self.world.puts == 0 else v.w_seen
+            v.busy.discard("ReadRegister")
+            d = v.decision
+            if v.w_view != before or d is None or d.rule not in STEADY:
                 m.poke()
 
         self._propose(m, None, READ_NS, done)
 
     def _put(self, m: SimMember, view: View) -> None:
-        began = m.local()
-        m.v.register = replace(m.v.register, cas=Cas.PENDING, cas_epoch=view.epoch, cas_at=None)
+        v, began = m.v, m.local()
+        v.cas, v.cas_epoch, v.cas_at = Cas.PENDING, view.epoch, None
 
         def done(p: Proposal) -> None:
-            r = replace(m.v.register, cas=Cas.UNKNOWN, cas_epoch=view.epoch, cas_at=m.local())
+            v.cas, v.cas_epoch, v.cas_at = Cas.UNKNOWN, view.epoch, m.local()
             if p.outcome in (Outcome.DONE, Outcome.REFUSED):
-                cas = Cas.DONE if p.outcome is Outcome.DONE else Cas.REFUSED
-                r = replace(r, cas=cas, contact_at=began, view=self._newer(r.view, p))
-            self.engine.tell(m.name, f"  W answers {r.cas.value} to epoch {view.epoch}")
-            m.v.register = r
+                v.cas = Cas.DONE if p.outcome is Outcome.DONE else Cas.REFUSED
+                v.w_contact_at = began
+                v.w_view = self._newer(v.w_view, p)
+            self.engine.tell(m.name, f"  W answers {v.cas.value} to epoch {view.epoch}")
             self._done(m, "CasRegister")
 
         self._propose(m, view, PUT_NS, done)
@@ -198,6 +207,8 @@ class Executor:
         if p.value is None:
             return known
         view = view_of(p.value)
+        if known is not None and view == known:
+            return known
         self.world.checker.see_view(view)
         return view if known is None or view.epoch >= known.epoch else known
 
@@ -220,13 +231,17 @@ class Executor:
         self._done(m, "HoldAddress")
 
     def _fence(self, m: SimMember, action: FenceOff | FenceOn) -> None:
+        """The device of the other member; what it does and what it says may be two things."""
         is_off = isinstance(action, FenceOff)
         if is_off:
             m.v.fence = replace(m.v.fence, outcome=FenceOutcome.PENDING, epoch=action.epoch, at=None)
-        works, target = m.fence_of_peer_works, m.other
+        kind, target = m.fence_of_peer, m.other
+        works = kind in ("works", "lies") or (kind == "dies-with-host" and target.is_powered)
 
         def done() -> None:
-            if works and is_off:
+            if kind == "lies":
+                m.lied_at = self.engine.now if is_off and target.is_powered else m.lied_at
+            elif works and is_off:
                 target.power_off()
             elif works:
                 target.power_on()
@@ -241,7 +256,8 @@ class Executor:
             self.engine.tell(m.name, f"  fence answers {m.v.fence.outcome.value}")
             self._done(m, "fence")
 
-        m.later(self.engine.between(200 * MS, 2 * S) if works else 4 * S, done)
+        late = self.engine.between(15 * S, 40 * S) if kind == "hangs" else 4 * S
+        m.later(self.engine.between(200 * MS, 2 * S) if works else late, done)
 
     # --- the database ---
 
@@ -249,7 +265,7 @@ class Executor:
         db = m.db
         match action:
             case Enforce(on=True):
-                m.later(self.engine.between(5 * MS, 20 * MS), lambda: self._enforce(m))
+                m.slowly(5 * MS, 20 * MS, lambda: self._enforce(m))
             case Enforce(on=False):
                 self._unenforce(m)
             case VerifyBarrier(epoch=epoch):
@@ -258,7 +274,7 @@ class Executor:
                 self._start(m, as_standby=as_standby, enforced=enforced)
             case Promote():
                 instance = db.instance
-                m.later(self.engine.between(100 * MS, 250 * MS), lambda: self._promote(m, instance))
+                m.slowly(100 * MS, 250 * MS, lambda: self._promote(m, instance))
             case StopPg():
                 self._stop(m, action, db.stop_orderly, self.engine.between(150 * MS, 400 * MS))
             case KillPg():
@@ -324,13 +340,13 @@ class Executor:
 
         def started() -> None:
             if db.instance == instance and db.state is PgState.STARTING:
-                if db.disk_free_at > self.engine.now:
+                if db.disk_free_at > self.engine.now or db.is_disk_broken:
                     db.stop(PgState.DIED)
                 else:
                     db.run_as(PgState.STANDBY if as_standby else PgState.PRIMARY, waits=enforced)
             self._done(m, "StartPg")
 
-        m.later(self.engine.between(200 * MS, 1500 * MS), started)
+        m.slowly(200 * MS, 1500 * MS, started)
 
     def _promote(self, m: SimMember, instance: int) -> None:
         if m.db.instance == instance and m.db.state is PgState.STANDBY:
@@ -348,73 +364,8 @@ class Executor:
 
         m.later(delay, stopped)
 
-    # --- the ladder ---
-
-    def _rejoin(self, m: SimMember) -> None:
-        """Follow if the log allows it; else rewind, which may do nothing; else copy everything."""
-        m.v.rejoin = Rejoin(RejoinStep.RUNNING, "follow")
-        db, source = m.db, m.other.db
-        is_forked = db.wal != source.wal[: len(db.wal)] or len(db.wal) > len(source.wal)
-        if db.state is PgState.ABSENT or (is_forked and not self.world.rewind_did_nothing.get(m.name)):
-            self._overwrite(m, is_copy=db.state is PgState.ABSENT)
-        elif is_forked:
-            self._overwrite(m, is_copy=True)
-        else:
-            self._follow(m, self.engine.now + 4 * S)
-
-    def _follow(self, m: SimMember, until: int) -> None:
-        db = m.db
-        if db.state is PgState.STANDBY and db.is_streaming:
-            self.world.rewind_did_nothing.pop(m.name, None)
-            self._rejoined(m, ok=True)
-            return
-        if self.engine.now > until:
-            self._rejoined(m, ok=False)
-            return
-        if db.state in (PgState.STOPPED, PgState.DIED) and "StartPg" not in m.v.busy:
-            m.v.busy.add("StartPg")
-            self._start(m, as_standby=True, enforced=False)
-        m.later(100 * MS, lambda: self._follow(m, until))
-
-    def _overwrite(self, m: SimMember, *, is_copy: bool) -> None:
-        """Rewind or base backup: while it runs, and when it is cut short, there is no usable data directory."""
-        db, source = m.db, m.other.db
-        self.world.checker.on_destroy(m)
-        m.v.rejoin = Rejoin(RejoinStep.RUNNING, "basebackup" if is_copy else "rewind")
-        does_nothing = not is_copy and not source.has_checkpoint
-        db.stop(PgState.STOPPED if does_nothing else PgState.ABSENT)
-        instance = db.instance
-
-        def copied() -> None:
-            if db.instance != instance:
-                self._rejoined(m, ok=False)
-                return
-            if not (source.is_running and source.state is PgState.PRIMARY and m.network.is_joined(m.name, source.name)):
-                self._rejoined(m, ok=False)
-                return
-            if does_nothing:
-                self.world.rewind_did_nothing[m.name] = True
-            else:
-                _copy(source, db)
-            self._follow(m, self.engine.now + 4 * S)
-
-        m.later(self.engine.between(3 * S, 6 * S) if is_copy else self.engine.between(S // 2, 2 * S), copied)
-
-    def _rejoined(self, m: SimMember, *, ok: bool) -> None:
-        step = RejoinStep.DONE if ok else RejoinStep.FAILED
-        m.v.rejoin = Rejoin(step, m.v.rejoin.rung, retry_at=At(m.local() + 2 * S))
-        self._done(m, "StartRejoin")
-
 
 STEADY = ("P7.serve", "B7.follow", "S9.no-peer", "S10.peer-silent", "S11.serve", "R4.follow")
-
-
-def _copy(source: Database, target: Database) -> None:
-    target.wal = list(source.wal)
-    target.observed = 0
-    target.timeline = source.timeline
-    target.has_signal = True
-    target.state = PgState.STOPPED
 
 
 def _written(disk: Durable, action: PersistView | PersistIntent | PersistStopped) -> Durable:

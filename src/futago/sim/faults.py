@@ -6,17 +6,22 @@ Every fault names itself in the story, does something to the world and takes it 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from futago.cluster.model import Op, OpKind, PgState
+from futago.cluster.model import Durable, Op, OpKind, PgState
 from futago.sim.engine import MS, S
-from futago.sim.network import HEARTBEAT, NETWORKS, SERVICE
+from futago.sim.network import HEARTBEAT, NETWORKS, SERVICE, Path
 
 if TYPE_CHECKING:
     from futago.sim.member import SimMember
     from futago.sim.world import World
 
-FAULTS_MIN, FAULTS_MAX = 3, 9
+FAULTS_MIN = 2
+FAULT_EVERY_NS = 5 * S  # at most one more fault for so much of the chaos, and a few that come together
+SHARES = (0.1, 0.25, 0.5, 1.0)  # of the kinds that a seed may use
+ANOTHER_MAX = 20  # where a kind finds nothing to break, another one is drawn, so often
+PAUSES_NS = (S // 2, S, 5 * S, 30 * S)
 
 
 class Faults:
@@ -26,20 +31,21 @@ class Faults:
         self.world = world
         self.engine = world.engine
         self.count = 0
+        self.struck: dict[str, int] = {}
         random = self.engine.random
-        kinds = sorted(KINDS)
-        self.enabled = [k for k in kinds if random.random() < 0.5] or [random.choice(kinds)]
+        share = random.choice(SHARES)
+        self.enabled = [k for k in sorted(KINDS) if random.random() < share] or [random.choice(sorted(KINDS))]
         if is_quiet:
             return
-        for _ in range(random.randint(FAULTS_MIN, FAULTS_MAX)):
+        most = FAULTS_MIN + chaos_ns // FAULT_EVERY_NS
+        for _ in range(random.randint(FAULTS_MIN, most)):
             kind = random.choice(self.enabled)
-            self.engine.at(self.engine.between(3 * S, chaos_ns - 5 * S), lambda kind=kind: self.strike(kind))  # type: ignore[misc]
-        if random.random() < 0.5:  # faults love company: one more close to another
-            first = self.engine.between(3 * S, chaos_ns - 8 * S)
-            for _ in range(2):
+            self.engine.at(self.engine.between(2 * S, chaos_ns - 2 * S), partial(self.strike, kind))
+        if random.random() < 0.5:  # faults love company: some more close to another
+            first = self.engine.between(2 * S, chaos_ns - 4 * S)
+            for _ in range(random.randint(2, 3)):
                 kind = random.choice(self.enabled)
-                when = first + self.engine.between(0, 3 * S)
-                self.engine.at(when, lambda kind=kind: self.strike(kind))  # type: ignore[misc]
+                self.engine.at(first + self.engine.between(0, 3 * S), partial(self.strike, kind))
 
     def strike(self, kind: str) -> None:
         """Let one fault happen, unless the chaos is over; another kind where this one finds nothing to break."""
@@ -47,8 +53,12 @@ class Faults:
             return
         before = self.count
         KINDS[kind](self)
-        while self.count == before:
-            KINDS[self.engine.random.choice(sorted(KINDS))](self)
+        for _ in range(ANOTHER_MAX):
+            if self.count > before:
+                break
+            kind = self.engine.random.choice(self.enabled)
+            KINDS[kind](self)
+        self.struck[kind] = self.struck.get(kind, 0) + (self.count > before)
 
     def say(self, what: str) -> None:
         """Count a fault and tell the story."""
@@ -61,11 +71,32 @@ class Faults:
         serving = a if a.db.is_primary else b
         return serving if self.engine.chance(0.6) else self.engine.random.choice((a, b))
 
+    def is_whole(self) -> bool:
+        """The pair is paired and both members have everything, so that one of them may lose it."""
+        a, b = self.world.members
+        views = a.disk.view, b.disk.view
+        return (
+            views[0] is not None
+            and views[0] == views[1]
+            and not views[0].is_solo
+            and a.is_running
+            and b.is_running
+            and a.db.is_running
+            and b.db.is_running
+            and not a.disk.intent
+            and not b.disk.intent
+            and all(m.v.decision is not None and m.v.decision.is_protected for m in (a, b))
+        )
+
     def later(self, low: int, high: int, act: Callable[[], None]) -> None:
         """Take something back after a while."""
-        self.engine.after(self.engine.between(low, high), act)
+        self.engine.after(self.engine.between(low, high), partial(self._unless_healed, act))
 
-    def cut(self, pairs: list[tuple[str, str, str]], low: int, high: int) -> None:
+    def _unless_healed(self, act: Callable[[], None]) -> None:
+        if not self.world.is_healing:  # the healing has taken everything back, or made it last
+            act()
+
+    def cut(self, pairs: list[Path], low: int, high: int) -> None:
         """Cut one-way paths for a while."""
         network = self.world.network
         for path in pairs:
@@ -89,10 +120,14 @@ def _power_cut(f: Faults) -> None:
 
 
 def _power_cut_both(f: Faults) -> None:
+    """Both at once; they come back in either order, together, or one of them alone."""
     f.say("power of both members is cut")
-    for m in f.world.members:
+    first, second = f.engine.random.sample(f.world.members, 2)
+    for m in (first, second):
         f.engine.after(f.engine.between(0, 300 * MS), m.power_off)
-        f.later(3 * S, 15 * S, m.power_on)
+    f.later(2 * S, 8 * S, first.power_on)
+    if f.engine.chance(0.7):
+        f.later(2 * S, 20 * S, second.power_on)
 
 
 def _shutdown(f: Faults) -> None:
@@ -109,7 +144,7 @@ def _freeze(f: Faults) -> None:
     if not m.is_powered or m.frozen_at is not None:
         return
     f.say(f"{m.name} is frozen")
-    m.freeze(f.engine.between(S // 2, 12 * S))
+    m.freeze(int(f.engine.random.choice(PAUSES_NS) * (0.8 + 0.4 * f.engine.chance_of())))
 
 
 def _controller_kill(f: Faults) -> None:
@@ -138,6 +173,19 @@ def _postgres_kill(f: Faults) -> None:
         m.db.stop(PgState.DIED)
 
 
+def _postmaster_killed(f: Faults) -> None:
+    """The postmaster alone: a busy session goes on for a while, and until it ends nothing can be started."""
+    m = f.member()
+    db = m.db
+    if not db.is_running or db.state is not PgState.PRIMARY:
+        return
+    f.say(f"postmaster of {m.name} is killed; a session of it goes on")
+    instance = db.instance
+    db.state = PgState.HUNG
+    db.on_change()
+    f.engine.after(f.engine.between(0, 5 * S // 2), lambda: db.stop(PgState.DIED) if db.instance == instance else None)
+
+
 def _postgres_hang(f: Faults) -> None:
     m = f.member()
     db = m.db
@@ -157,13 +205,17 @@ def _postgres_hang(f: Faults) -> None:
             db.on_change()
 
     f.engine.after(S, noticed)
-    f.later(2 * S, 15 * S, again)
+    f.engine.after(f.engine.between(2 * S, 15 * S), again)
 
 
 def _data_disk_hangs(f: Faults) -> None:
+    """Hanging I/O: nothing is written, nothing answers, and no process on it can be killed."""
     m = f.member()
     f.say(f"data volume of {m.name} hangs")
-    duration = f.engine.between(S, 10 * S)
+    _hang(f, m, f.engine.between(S, 10 * S))
+
+
+def _hang(f: Faults, m: SimMember, duration: int) -> None:
     m.db.disk_free_at = f.engine.now + duration
     m.disk_hung_at = f.engine.now
 
@@ -175,16 +227,77 @@ def _data_disk_hangs(f: Faults) -> None:
     f.engine.after(S + MS, m.poke)
 
 
+def _data_disk_fails(f: Faults) -> None:
+    """I/O errors, or a primary's disk is full: the server panics at its next write and cannot start before that is over."""
+    m = f.member()
+    f.say(f"data volume of {m.name} answers with errors")
+    m.db.is_disk_broken = True
+    m.poke()
+    db, instance = m.db, m.db.instance
+    f.engine.after(
+        f.engine.between(MS, S), lambda: db.stop(PgState.DIED) if db.is_running and db.instance == instance else None
+    )
+
+    def mended() -> None:
+        db.is_disk_broken = False
+        m.poke()
+
+    f.later(2 * S, 15 * S, mended)
+
+
 def _standby_disk_full(f: Faults) -> None:
     m = next((m for m in f.world.members if m.db.state is PgState.STANDBY), None)
     if m is None:
         return
     f.say(f"disk of the standby {m.name} is full")
     duration = f.engine.between(3 * S, 15 * S)
-    m.db.disk_free_at = f.engine.now + duration
-    if f.engine.chance(0.5):  # else it does not even notice
-        m.disk_hung_at = f.engine.now
-        f.engine.after(duration, lambda: setattr(m, "disk_hung_at", None))
+    if f.engine.chance(0.5):
+        _hang(f, m, duration)
+    else:  # it does not even notice
+        m.db.disk_free_at = f.engine.now + duration
+
+
+def _slow_disks(f: Faults) -> None:
+    m = f.member()
+    f.say(f"disks of {m.name} are slow")
+    m.disk_slow_ns, m.db.disk_slow_ns = f.engine.between(50 * MS, 600 * MS), f.engine.between(20 * MS, S)
+
+    def over() -> None:
+        m.disk_slow_ns = m.db.disk_slow_ns = 0
+
+    f.later(3 * S, 20 * S, over)
+
+
+def _standby_is_busy(f: Faults) -> None:
+    m = next((m for m in f.world.members if m.db.state is PgState.STANDBY), None)
+    if m is None:
+        return
+    f.say(f"receiver of the standby {m.name} takes nothing")
+    m.db.sender_free_at = f.engine.now + f.engine.between(S // 2, 6 * S)
+
+
+def _data_lost(f: Faults) -> None:
+    """A new disk: the database of one member is gone, while the other has everything. Once in a run."""
+    if f.world.lost or not f.is_whole():
+        return
+    m = f.member()
+    f.world.lost = m.name
+    f.say(f"the data volume of {m.name} is replaced by an empty one")
+    m.db.stop(PgState.ABSENT)
+    m.db.wal, m.db.observed, m.db.forks, m.db.is_half_made = [], 0, (), False
+    m.db.has_signal = False
+
+
+def _memory_lost(f: Faults) -> None:
+    """A new system disk: views and intents of one member are gone with its power, while the pair is whole. Once in a run."""
+    if f.world.lost or not f.is_whole():
+        return
+    m = f.member()
+    f.world.lost = m.name
+    f.say(f"{m.name} loses power and its system disk")
+    m.power_off()
+    m.disk = Durable()
+    f.later(2 * S, 10 * S, m.power_on)
 
 
 def _system_disk_hangs(f: Faults) -> None:
@@ -199,7 +312,7 @@ def _checkpointer_stalls(f: Faults) -> None:
     m.db.checkpointer_free_at = f.engine.now + f.engine.between(S // 2, 8 * S)
 
 
-def _between(networks: tuple[str, ...], ways: tuple[tuple[str, str], ...]) -> list[tuple[str, str, str]]:
+def _between(networks: tuple[str, ...], ways: tuple[tuple[str, str], ...]) -> list[Path]:
     return [(a, b, n) for a, b in ways for n in networks]
 
 
@@ -237,15 +350,27 @@ def _swizzle(f: Faults) -> None:
         f.engine.after(f.engine.between(0, 6 * S), lambda path=path: f.cut([path], S, 12 * S))  # type: ignore[misc]
 
 
-def _loss(f: Faults) -> None:
-    f.say("packets are lost and late")
+def _disorder(f: Faults) -> None:
+    f.say("packets are lost, late, out of order, repeated")
+    chance = f.engine.chance_of
+    f.world.network.spoil(loss=chance() * 0.5, twice=chance() * 0.3, slow_ns=f.engine.between(0, 300 * MS))
+    f.later(2 * S, 15 * S, f.world.network.spoil)
+
+
+def _one_way_loss(f: Faults) -> None:
+    a, b = f.engine.random.choice((("m1", "m2"), ("m2", "m1")))
+    f.say(f"packets from {a} to {b} are lost now and then")
     network = f.world.network
-    network.loss, network.slow_ns = f.engine.random.random() * 0.5, f.engine.between(0, 150 * MS)
+    network.spoil_way(a, b, 0.2 + 0.7 * f.engine.chance_of())
+    f.later(2 * S, 15 * S, lambda: network.spoil_way(a, b, 0.0))
 
-    def over() -> None:
-        network.loss, network.slow_ns = 0.0, 0
 
-    f.later(2 * S, 15 * S, over)
+def _clock(f: Faults) -> None:
+    """The monotonic clock goes wrong by up to one in a hundred: twenty times what time daemons may slew."""
+    m = f.member()
+    rate = 1.0 + (f.engine.chance_of() - 0.5) * 0.02
+    f.say(f"clock of {m.name} goes at {rate:.4f}")
+    m.drift(rate)
 
 
 def _member_from_jury(f: Faults) -> None:
@@ -256,18 +381,49 @@ def _member_from_jury(f: Faults) -> None:
 
 
 def _juror_crashes(f: Faults) -> None:
-    for name in f.engine.random.sample(sorted(f.world.jurors), f.engine.random.choice((1, 1, 2, 3))):
+    names = sorted(f.world.jurors)
+    for name in f.engine.random.sample(names, f.engine.random.choice((1, 1, 2, len(names)))):
         juror = f.world.jurors[name]
         f.say(f"juror {name} crashes")
         juror.crash()
-        f.later(S, 20 * S, lambda juror=juror: setattr(juror, "is_up", True))  # type: ignore[misc]
+        f.later(S, 20 * S, juror.restore)
 
 
-def _fence_fails(f: Faults) -> None:
+def _juror_disk(f: Faults) -> None:
+    juror = f.world.jurors[f.engine.random.choice(sorted(f.world.jurors))]
+    if f.engine.chance(0.5):
+        f.say(f"disk of juror {juror.name} is full")
+        juror.is_able = False
+    else:
+        f.say(f"disk of juror {juror.name} is slow")
+        juror.slow_ns = f.engine.between(100 * MS, 2 * S)
+    f.later(S, 20 * S, juror.restore)
+
+
+def _juror_lost(f: Faults) -> None:
+    """One juror comes back without its file; a majority keeps theirs."""
+    if any(j.is_lost for j in f.world.jurors.values()):
+        return
+    juror = f.world.jurors[f.engine.random.choice(sorted(f.world.jurors))]
+    f.say(f"juror {juror.name} loses its disk")
+    juror.lose_disk()
+    f.world.w_changes += 1
+
+
+def _fence_wrong(f: Faults) -> None:
     m = f.member()
-    f.say(f"the fence device that {m.name} uses is dead")
-    m.fence_of_peer_works = False
-    f.later(5 * S, 40 * S, lambda: setattr(m, "fence_of_peer_works", True))
+    m.fence_of_peer = f.engine.random.choice(("fails", "hangs", "lies", "dies-with-host"))
+    f.say(f"the fence device that {m.name} uses: {m.fence_of_peer}")
+    f.later(5 * S, 40 * S, lambda: setattr(m, "fence_of_peer", "works"))
+
+
+def _double_shot(f: Faults) -> None:
+    """Somebody powers both members off and on by hand, or an old order of a device comes late."""
+    m = f.member()
+    if m.is_powered:
+        f.say(f"a late order of a power device hits {m.name}")
+        m.power_off()
+        f.later(S, 4 * S, m.power_on)
 
 
 def _clients_cut(f: Faults) -> None:
@@ -283,37 +439,77 @@ def _clients_cut(f: Faults) -> None:
     f.later(2 * S, 15 * S, again)
 
 
-def _switchover(f: Faults) -> None:
+def _manager(f: Faults) -> None:
+    m = f.member()
+    f.say(f"the manager of {m.name} does not answer")
+    m.manager_ok = False
+    m.poke()
+
+    def again() -> None:
+        m.manager_ok = True
+        m.poke()
+
+    f.later(2 * S, 8 * S, again)
+
+
+def _operator(f: Faults, kind: OpKind) -> None:
+    m = f.member()
+    if not m.is_running or m.op.kind is not OpKind.NONE:
+        return
+    f.say(f"an operator asks {m.name}: {kind.value}")
+    m.op = Op(kind, m.local())
+    m.poke()
+
+
+def _maintenance(f: Faults) -> None:
     m = f.member()
     if not m.is_running:
         return
-    f.say(f"an operator asks {m.name} for a switchover")
-    m.op = Op(OpKind.SWITCHOVER, m.local())
-    m.poke()
+    f.say(f"{m.name} is put into maintenance")
+    f.world.maintain(m, on=True)
+
+    def over() -> None:
+        f.world.maintain(m if m.is_running else m.other, on=False)
+
+    f.later(2 * S, 15 * S, over)
 
 
 KINDS: dict[str, Callable[[Faults], None]] = {
     "power-cut": _power_cut,
     "power-cut-both": _power_cut_both,
+    "late-shot": _double_shot,
     "shutdown": _shutdown,
     "freeze": _freeze,
+    "clock": _clock,
     "controller-kill": _controller_kill,
     "controller-kills": _controller_kills,
     "postgres-kill": _postgres_kill,
+    "postmaster-kill": _postmaster_killed,
     "postgres-hang": _postgres_hang,
     "data-disk-hangs": _data_disk_hangs,
+    "data-disk-fails": _data_disk_fails,
+    "data-lost": _data_lost,
+    "memory-lost": _memory_lost,
     "standby-disk-full": _standby_disk_full,
+    "standby-busy": _standby_is_busy,
+    "slow-disks": _slow_disks,
     "system-disk-hangs": _system_disk_hangs,
     "checkpointer-stalls": _checkpointer_stalls,
     "partition": _partition,
     "one-way": _one_way,
+    "one-way-loss": _one_way_loss,
     "one-network": _one_network,
     "isolation": _isolation,
     "swizzle": _swizzle,
-    "loss": _loss,
+    "disorder": _disorder,
     "member-from-jury": _member_from_jury,
     "juror-crashes": _juror_crashes,
-    "fence-fails": _fence_fails,
+    "juror-disk": _juror_disk,
+    "juror-lost": _juror_lost,
+    "fence-wrong": _fence_wrong,
     "clients-cut": _clients_cut,
-    "switchover": _switchover,
+    "manager": _manager,
+    "maintenance": _maintenance,
+    "switchover": lambda f: _operator(f, OpKind.SWITCHOVER),
+    "recover": lambda f: _operator(f, OpKind.RECOVER),
 }

@@ -1,4 +1,4 @@
-"""The simulated networks: who reaches whom, one way at a time, with delays and losses.
+"""The simulated networks: who reaches whom, one way at a time, with delays, losses, repetitions and disorder.
 
 Two networks join the members (service and heartbeat); jurors, clients and fence devices are on the service network.
 """
@@ -9,21 +9,29 @@ from futago.sim.engine import MS, Engine
 
 SERVICE, HEARTBEAT = "service", "heartbeat"
 NETWORKS = (SERVICE, HEARTBEAT)
+Path = tuple[str, str, str]  # from, to, network
 
 
 class Network:
-    """Which one-way paths are cut, and how slow or lossy the rest is."""
+    """Which one-way paths are cut, and how slow or lossy the rest is.
+
+    `is_calm`: nothing is cut, lost, late or repeated; then the simulation may take shorter ways.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._cuts: dict[tuple[str, str, str], int] = {}  # (from, to, network): how many faults cut it
+        self._cuts: dict[Path, int] = {}  # how many faults cut it
+        self._lossy: dict[tuple[str, str], float] = {}  # one way, on every network: share of datagrams lost
         self.loss = 0.0
-        self.slow_ns = 0
+        self.twice = 0.0  # share of datagrams that arrive twice, the second time later
+        self.slow_ns = 0  # every packet may be later by so much: order is lost
+        self.is_calm = True
 
     def cut(self, source: str, target: str, network: str) -> None:
         """Cut one direction of one network."""
         key = (source, target, network)
         self._cuts[key] = self._cuts.get(key, 0) + 1
+        self.is_calm = False
 
     def mend(self, source: str, target: str, network: str) -> None:
         """Take one cut back."""
@@ -33,11 +41,29 @@ class Network:
             self._cuts[key] = left
         else:
             self._cuts.pop(key, None)
+        self._look()
+
+    def spoil(self, *, loss: float = 0.0, twice: float = 0.0, slow_ns: int = 0) -> None:
+        """Let packets everywhere be lost, repeated, late."""
+        self.loss, self.twice, self.slow_ns = loss, twice, slow_ns
+        self._look()
+
+    def spoil_way(self, source: str, target: str, loss: float) -> None:
+        """Lose a share of the datagrams of one direction."""
+        if loss > 0:
+            self._lossy[source, target] = loss
+        else:
+            self._lossy.pop((source, target), None)
+        self._look()
 
     def mend_all(self) -> None:
-        """Take all cuts back."""
+        """Take everything back."""
         self._cuts.clear()
-        self.loss, self.slow_ns = 0.0, 0
+        self._lossy.clear()
+        self.spoil()
+
+    def _look(self) -> None:
+        self.is_calm = not (self._cuts or self._lossy or self.loss or self.twice or self.slow_ns)
 
     def is_open(self, source: str, target: str, network: str = SERVICE) -> bool:
         """Tell whether packets pass now in this direction."""
@@ -49,12 +75,20 @@ class Network:
 
     def is_joined(self, a: str, b: str) -> bool:
         """Tell whether a connection works over any network of the members."""
-        return any(self.is_open_both(a, b, network) for network in NETWORKS)
+        return not self._cuts or any(self.is_open_both(a, b, network) for network in NETWORKS)
 
     def delay(self) -> int:
         """How long a packet takes."""
-        return int(self._engine.random.random() * MS) + MS // 5 + self.slow_ns
+        late = int(self._engine.chance_of() * self.slow_ns) if self.slow_ns else 0
+        return int(self._engine.chance_of() * MS) + MS // 5 + late
 
-    def is_lost(self) -> bool:
-        """Whether this datagram is lost on an open path."""
-        return self.loss > 0 and self._engine.random.random() < self.loss
+    def datagrams(self, source: str, target: str) -> list[int]:
+        """How long each copy of a datagram takes on an open path: none if it is lost, two if it is repeated."""
+        chance = self._engine.chance_of
+        if self.loss and chance() < self.loss:
+            return []
+        if self._lossy and chance() < self._lossy.get((source, target), 0.0):
+            return []
+        if self.twice and chance() < self.twice:
+            return [self.delay(), self.delay() + int(chance() * 400 * MS)]
+        return [self.delay()]

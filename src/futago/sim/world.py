@@ -1,7 +1,8 @@
 """One run: the pair, its jury, its clients, a seed's faults, then healing of a core and what must come of it.
 
 After the chaos a core is picked that must work: both members and W, both members alone, or one member and W. Only the core is healed; everything
-else stays broken for good. Within a bound the core must serve, or say why it must not.
+else stays broken for good: off, frozen, or alive and cut from everything or from everybody's ears. Within a bound the core must serve, or say why it
+must not.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ from futago.cluster.model import Config, Durable, Epoch, Lsn, MemberName, Op, Op
 from futago.register.ballot import value_of
 from futago.register.model import Ballot
 from futago.sim.checks import Checker, Violation
-from futago.sim.clients import MESSAGE_BASE, Messages, Writer
+from futago.sim.clients import Writer
 from futago.sim.engine import MS, Engine, S
 from futago.sim.executor import Executor
 from futago.sim.faults import Faults
-from futago.sim.jury import ROSTER, SimJuror
+from futago.sim.jury import SimJuror, roster_of
 from futago.sim.member import SimMember
-from futago.sim.network import Network
+from futago.sim.messages import BATCH_BASE, Messages
+from futago.sim.network import HEARTBEAT, SERVICE, Network
 
-CHAOS_NS = 60 * S
+CHAOS_S = (8, 8, 10, 12, 15, 20, 30)
+LOOK_NS = 100 * MS
+STUCK_NS = 12 * S  # longer than every timer of the rules that may matter then
 HEAL_NS = 90 * S  # a base backup, its retries and the waiting times of every rule fit into this
 NAMES = (MemberName("m1"), MemberName("m2"))
 
@@ -44,13 +48,16 @@ class Settings:
     bias: int = 3 * S // 10
     fence_after: str = "on"
     recovery: str = "auto"
+    seats: int = 3
+    haste: int = 1  # orders take so many times longer than measured on a quiet machine
 
 
 def _any_settings(engine: Engine) -> Settings:
     random = engine.random
     h, k, bias = random.choice(((S // 5, 10, 3 * S // 10), (S // 10, 5, S // 5), (3 * S // 10, 15, 4 * S // 10)))
     after = "on" if random.random() < 0.7 else "stay_off"
-    return Settings(h, k, bias, after, "auto" if random.random() < 0.8 else "manual")
+    recovery = "auto" if random.random() < 0.8 else "manual"
+    return Settings(h, k, bias, after, recovery, random.choice((3, 3, 5)), random.choice((1, 1, 1, 2, 4)))
 
 
 @dataclass(slots=True)
@@ -66,6 +73,9 @@ class Result:
     epochs: int = 0
     simulated_s: float = 0.0
     rules: dict[str, int] = field(default_factory=dict)
+    rungs: dict[str, int] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)  # how often each kind of fault struck
+    messages: int = 0
     story: list[tuple[int, str, str]] = field(default_factory=list)
 
 
@@ -73,25 +83,35 @@ class World:
     """Everything of one run."""
 
     def __init__(
-        self, seed: int, *, chaos_ns: int = CHAOS_NS, is_telling: bool = False, settings: Settings | None = None
+        self, seed: int, *, chaos_ns: int | None = None, is_telling: bool = False, settings: Settings | None = None
     ) -> None:
         """Make the world of one seed; with `settings` it is a quiet one, to which nothing happens by itself."""
         self.engine = Engine(seed, is_telling=is_telling)
+        self.seed = seed
         self.network = Network(self.engine)
         self.checker = Checker(self.engine, lambda: self.members)
         self.rules: dict[str, int] = {}
+        self.rungs: dict[str, int] = {}
         self.is_healing = self.is_over = False
-        self.rewind_did_nothing: dict[str, bool] = {}
-        self.chaos_ns = chaos_ns
-        self._number = 0
-        self.jurors = {seat.name: SimJuror(self.engine, seat) for seat in ROSTER.jurors}
+        self.is_synced = True  # both journals are complete on both members, as both say
+        self.lost = ""  # the member that has lost a disk for good in this run
+        self.puts = 0  # into the register, under way
+        self.w_changes = 0  # how often the register may have changed
+        self.is_checking = False  # short ways are compared with the long ones
+        self._number = self._stuck_looks = 0
+        x = settings or _any_settings(self.engine)
+        self.settings = x
+        self.chaos_ns = chaos_ns or self.engine.random.choice(CHAOS_S) * S
+        self.roster = roster_of(x.seats)
+        self.jurors = {seat.name: SimJuror(self.engine, seat) for seat in self.roster.jurors}
         self.executor = Executor(self)
-        self.members = self._make_members(settings or _any_settings(self.engine))
-        self.messages = [Messages(self, m, i) for i, m in enumerate(self.members)]
+        self.members = self._make_members(x)
+        self.messages = Messages(self)
         self.writers = [Writer(self, "c1", is_stray=False), Writer(self, "c2", is_stray=True)]
         self._start()
-        self.faults = Faults(self, chaos_ns=chaos_ns, is_quiet=settings is not None)
+        self.faults = Faults(self, chaos_ns=self.chaos_ns, is_quiet=settings is not None)
         self.core = self.engine.random.choice(list(Core))
+        self.engine.tell("WORLD", f"seed {seed}: {x}; faults that may happen: {', '.join(self.faults.enabled)}")
 
     def _make_members(self, x: Settings) -> tuple[SimMember, SimMember]:
         members = [
@@ -105,6 +125,8 @@ class World:
         ]
         members[0].other, members[1].other = members[1], members[0]
         members[0].db.other, members[1].db.other = members[1].db, members[0].db
+        for m in members:
+            m.haste = x.haste
         return members[0], members[1]
 
     def _start(self) -> None:
@@ -134,31 +156,59 @@ class World:
     def next_number(self) -> int:
         """A number for a client's row, never used before."""
         self._number += 1
-        assert self._number < MESSAGE_BASE
+        assert self._number < BATCH_BASE
         return self._number
+
+    def maintain(self, m: SimMember, *, on: bool) -> None:
+        """An operator's sign on one member; the other learns of it if it can, and the last word of a silent one counts no more."""
+        for each in (m, m.other):
+            if each is m or self.is_healing or self.network.is_joined(m.name, m.other.name):
+                each.maintenance = on
+                if not on:
+                    each.v.forget_sign()
+                each.poke()
 
     # --- the run ---
 
     def run(self) -> Result:
         """Chaos, healing, judgement."""
-        result = Result(self.engine.random.getrandbits(1))
+        result = Result(self.seed)
         try:
             self.engine.run_until(self.chaos_ns)
             self._heal()
-            self.engine.run_until(self.chaos_ns + HEAL_NS, stop=self._is_well_now)
+            self.engine.after(LOOK_NS, self._look)
+            self.engine.run_until(self.chaos_ns + HEAL_NS)
             self._judge()
         except Violation as broken:
             result.violation = str(broken)
         self.is_over = True
         result.core = self.core.value
         result.faults = self.faults.count
+        result.kinds = self.faults.struck
         result.enabled = self.faults.enabled
         result.acks = self.checker.acks_total
-        result.epochs = max(m.disk.view.epoch for m in self.members if m.disk.view is not None)
+        result.messages = sum(sum(c.values()) for c in self.messages.received.values())
+        result.epochs = max((m.disk.view.epoch for m in self.members if m.disk.view is not None), default=0)
         result.simulated_s = self.engine.now / S
-        result.rules = self.rules
+        result.rules, result.rungs = self.rules, self.rungs
         result.story = self.engine.story
         return result
+
+    def _look(self) -> None:
+        """Enough has been seen when all is well, or when a lone member has said for long why it must not serve."""
+        self._stuck_looks = self._stuck_looks + 1 if self._is_rightly_blocked() else 0
+        if self._is_well_now() or self._stuck_looks * LOOK_NS >= STUCK_NS:
+            self.engine.is_stopped = True
+        else:
+            self.engine.after(LOOK_NS, self._look)
+
+    def _is_rightly_blocked(self) -> bool:
+        """The only member that works must not serve, and says why and what to do."""
+        if self.core not in (Core.FIRST, Core.SECOND):
+            return False
+        m = self.members[0] if self.core is Core.FIRST else self.members[1]
+        d = m.v.decision
+        return d is not None and d.state is PairState.BLOCKED and bool(d.command) and not self._may_serve(m)
 
     def _heal(self) -> None:
         """Mend the core, and break the rest for good."""
@@ -167,28 +217,49 @@ class World:
         self.network.mend_all()
         core = [m for m in self.members if not self._is_outside(m)]
         for m in self.members:
-            m.disk_slow_until, m.db.disk_free_at, m.disk_hung_at = 0, 0, None
-            m.db.checkpointer_free_at = 0
-            m.service_ok = True
-            m.fence_of_peer_works = len(core) == 2
+            m.disk_slow_until, m.disk_slow_ns, m.disk_hung_at = 0, 0, None
+            m.db.disk_free_at = m.db.disk_slow_ns = m.db.checkpointer_free_at = m.db.sender_free_at = 0
+            m.db.is_disk_broken = False
+            m.service_ok = m.manager_ok = True
+            m.fence_of_peer = "works" if len(core) == 2 else self.engine.random.choice(("fails", "hangs", "works"))
             m.op = Op()
+            m.poke()
             if m in core:
                 m.power_on()
                 self.engine.after(20 * S, lambda m=m: self._operate(m))  # type: ignore[misc]
             else:
-                m.power_off()
+                self._break_for_good(m)
+        self.maintain(self.members[0], on=False)
         for juror in self.jurors.values():
             if self.core is Core.PAIR:
                 juror.crash()
             else:
-                juror.is_up = True
-        self._healed_acks = [w.acked_at for w in self.writers]
+                juror.restore()
+
+    def _break_for_good(self, m: SimMember) -> None:
+        """A member outside the core: off, frozen, cut off, or heard by nobody."""
+        how = self.engine.random.choice(("off", "off", "frozen", "cut", "mute"))
+        self.engine.tell("WORLD", f"{m.name} stays {how}")
+        if how == "off":
+            m.power_off()
+            m.is_dead = True
+        elif how == "frozen":
+            m.freeze(None)
+        else:
+            m.power_on()
+            for other in (m.other.name, *self.jurors, "clients"):
+                for network in (SERVICE, HEARTBEAT):
+                    self.network.cut(m.name, other, network)
+                    if how == "cut":
+                        self.network.cut(other, m.name, network)
 
     def _operate(self, m: SimMember) -> None:
         """An operator repairs what is left to an operator, and looks again after a while."""
         m.power_on()
         self.engine.after(20 * S, lambda: self._operate(m))
-        if not self.is_over and m.is_running and m.cfg.recovery == "manual":
+        if self.is_over or not m.is_running:
+            return
+        if m.cfg.recovery == "manual":
             m.op = Op(OpKind.RECOVER, m.local())
             m.poke()
 
@@ -202,7 +273,7 @@ class World:
     def _is_well_now(self) -> bool:
         if self.core in (Core.ALL, Core.PAIR) and not self._is_paired():
             return False
-        return self._is_serving() and (self.core is not Core.ALL or self._are_messages_in())
+        return self._is_serving() and self._are_messages_in()
 
     def _is_paired(self) -> bool:
         a, b = (m.v.decision for m in self.members)
@@ -212,15 +283,22 @@ class World:
         return is_known and self.members[0].disk.view == self.members[1].disk.view
 
     def _are_messages_in(self) -> bool:
-        primary = next((m for m in self.members if m.db.is_primary), None)
-        have = set() if primary is None else set(primary.db.wal)
-        return all(n in have for journal in self.messages for n in range(journal.base, journal.base + journal.own - 2))
+        """What the serving member can know of has had its effect."""
+        primary = next((m for m in self.members if m.db.is_primary and m.is_running), None)
+        return primary is not None and not self.messages.missing(primary, everything=self.core is Core.ALL)
 
     def _judge(self) -> None:
-        """L1, L2: the core works, or says why it must not."""
+        """L1, L2: the core works, or says why it must not. S4: messages had their effect once."""
         for m in self.members:
             if len(set(m.db.wal)) != len(m.db.wal):
-                self.checker.fail("S4", f"a message was counted twice on {m.name}")
+                self.checker.fail("S4", f"a commit is twice on {m.name}")
+            wrong = self.messages.wrong(m)
+            if wrong:
+                self.checker.fail("S4", wrong)
+            if m.v.decision is not None and m.v.decision.is_serving and m.is_running:
+                lacks = self.messages.lost(m)
+                if lacks:
+                    self.checker.fail("S3", f"{m.name} serves and lacks messages {lacks[:5]}, which were acknowledged")
         if self._is_well_now():
             return
         blocked = [m for m in self.members if m.v.decision and m.v.decision.state is PairState.BLOCKED]
@@ -249,12 +327,10 @@ class World:
                 views.append(
                     View(Epoch(value.epoch), MemberName(value.primary), frozenset(map(MemberName, value.insync)))
                 )
-        newest = max(views, key=lambda v: v.epoch)
-        return m.name in newest.insync and m.db.state is not PgState.ABSENT
+        newest = max(views, key=lambda v: v.epoch, default=None)
+        return newest is not None and m.name in newest.insync and m.db.state is not PgState.ABSENT
 
 
-def run_seed(seed: int, *, chaos_ns: int = CHAOS_NS, is_telling: bool = False) -> Result:
+def run_seed(seed: int, *, chaos_ns: int | None = None, is_telling: bool = False) -> Result:
     """Run one schedule; the same seed gives the same run."""
-    result = World(seed, chaos_ns=chaos_ns, is_telling=is_telling).run()
-    result.seed = seed
-    return result
+    return World(seed, chaos_ns=chaos_ns, is_telling=is_telling).run()
