@@ -8,6 +8,9 @@ again, the train stops.
 Armed only by a living controller, so never at boot; disarmed by a controller that has put everything away. A
 controller that was killed is back within half a second and takes the handle again. After a standstill of the whole
 machine the guard gives the controller its second anew, for that one looks at the clock first.
+
+Behind it stands the machine's own watchdog (fence/oneself.py), where there is one: it resets a machine whose guard does
+not turn, or could not perform the will.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from pathlib import Path
 import msgspec
 
 from futago.cluster.address import netlink
+from futago.cluster.fence.oneself import OwnWatchdog
 from futago.cluster.unit import kill_cgroup_once
 from futago.runtime import service
 from futago.runtime.clock import S, now_at
@@ -51,6 +55,7 @@ class Handle(msgspec.Struct, frozen=True):
     cgroup: str = ""
     gate_file: str = ""
     gate_closed: str = ""  # the file's text that lets no application in
+    watchdog_s: int = 0  # the machine's own watchdog resets it after so long without us; 0: that is not wanted
 
 
 def send(sock: socket.socket, handle: Handle, path: Path = paths.GUARD_SOCKET) -> None:
@@ -101,8 +106,9 @@ class Watch:
 class Guard:
     """The program."""
 
-    def __init__(self, *, path: Path = paths.GUARD_SOCKET, log: Log) -> None:
+    def __init__(self, *, path: Path = paths.GUARD_SOCKET, log: Log, watchdog: OwnWatchdog | None = None) -> None:
         self._path, self._log = path, log
+        self._watchdog = watchdog or OwnWatchdog(log=log)
         self._watch = Watch()
         self._worker = Worker("gate-file")
 
@@ -115,14 +121,21 @@ class Guard:
         try:
             while not stop.is_set():
                 why = self._watch.turn(now_at())
-                if why and self._watch.handle is not None:
-                    await self._perform(self._watch.handle, why)
+                if why and self._watch.handle is not None and not await self._perform(self._watch.handle, why):
+                    self._watchdog.forsake("the last will could not be performed")
+                self._tend()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TURN_S):
                         await stop.wait()
         finally:
             loop.remove_reader(sock.fileno())
             sock.close()
+            self._watchdog.release()
+
+    def _tend(self) -> None:
+        """Hold the machine's watchdog from the first controller on, until one has put everything away."""
+        handle = self._watch.handle
+        self._watchdog.tend(handle.watchdog_s if handle is not None and handle.is_armed else 0, now_at())
 
     def _listen(self) -> socket.socket:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,19 +155,24 @@ class Guard:
             except msgspec.MsgspecError as e:
                 self._log.warning("guard.nonsense", error=str(e))
 
-    async def _perform(self, will: Handle, why: str) -> None:
-        """Address first, since it needs the kernel only; then the database; the file last, since a disk may hang."""
+    async def _perform(self, will: Handle, why: str) -> bool:
+        """Address first, since it needs the kernel only; then the database; the file last, since a disk may hang. Return
+        whether address and database are gone; a gate that stays open leads to nothing then.
+        """
+        is_done = True
         self._log.error("guard.last-will", why=why, pid=will.pid)
         for address in will.addresses:
             try:
                 netlink.remove(will.interface, address)
             except WorldFault as e:
+                is_done = False
                 self._log.error("guard.address", error=str(e))
         if will.cgroup:
             try:
                 killed = kill_cgroup_once(Path(will.cgroup))
                 self._log.event("guard.killed", processes=len(killed))
             except OSError as e:
+                is_done = False
                 self._log.error("guard.cgroup", error=str(e))
         if will.gate_file:
             owner = files.Owner("root", "postgres")
@@ -165,7 +183,8 @@ class Guard:
                 )
             except (OSError, WorldFault) as e:
                 self._log.error("guard.gate", error=str(e))
-        self._log.event("guard.performed")
+        self._log.event("guard.performed", is_done=is_done)
+        return is_done
 
 
 def stay_in_memory(log: Log, *, priority: int) -> None:

@@ -34,7 +34,9 @@ class CommandDriver:
 
     def __init__(self, settings: FenceSettings) -> None:
         self._program = settings.program
-        self._words = [settings.address, settings.user] if settings.user else [settings.address] * bool(settings.address)
+        self._words = (
+            [settings.address, settings.user] if settings.user else [settings.address] * bool(settings.address)
+        )
         self._password_file = settings.password_file
 
     async def status(self, *, deadline_s: float) -> Power:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from futago.cluster.facts import Board
@@ -17,6 +18,7 @@ from futago.cluster.fence import Power
 from futago.cluster.fence.device import Device
 from futago.cluster.fence.kinds import open_levels
 from futago.cluster.fence.levels import Levels
+from futago.cluster.fence.oneself import Note, read_note
 from futago.cluster.model import At, Epoch, Fence, FenceOutcome
 from futago.runtime.clock import S, now_at
 from futago.runtime.faults import Refused, Unknown, WorldFault
@@ -37,7 +39,7 @@ class Tested:
     state: Power = Power.UNKNOWN
     at: int | None = None  # of the last success
     error: str = ""
-    level: int = 1  # in the order of trying
+    level: int = 1  # in the order of trying; 0: not for the other member, but this one's own watchdog
     place: str = ""
 
     def is_fresh(self, now: int) -> bool:
@@ -47,7 +49,7 @@ class Tested:
 
 def label(member: str, level: int) -> str:
     """Return the key of a device: the member's name, with the level where it is not the first."""
-    return member if level == 1 else f"{member}/{level}"
+    return {0: f"{member}/watchdog", 1: member}.get(level, f"{member}/{level}")
 
 
 class FenceDesk:
@@ -57,10 +59,13 @@ class FenceDesk:
         settings: the pair's.
         board: takes the outcomes, and knows when the peer was last heard.
         log: where orders and failing tests are told.
+        read_note: what the guard says of this machine's watchdog.
     """
 
-    def __init__(self, settings: Settings, *, board: Board, log: Log) -> None:
-        self._board, self._log = board, log
+    def __init__(
+        self, settings: Settings, *, board: Board, log: Log, read_note: Callable[[], Note | None] = read_note
+    ) -> None:
+        self._board, self._log, self._read_note = board, log, read_note
         self.tested: dict[str, Tested] = {}
         self._levels: dict[str, Levels] = {}
         self._settings = settings
@@ -152,7 +157,27 @@ class FenceDesk:
                 for number, device in enumerate(levels.devices, start=1):
                     if member in (None, name):
                         group.create_task(self._test(name, number, device))
+        if member in (None, self._settings.me):
+            self._look_at_watchdog()
         return tuple(t for t in self.tested.values() if member in (None, t.member))
+
+    def _look_at_watchdog(self) -> None:
+        """Take up what the guard says of this machine's own watchdog; on a machine that has none that is no news, unless
+        the settings require one.
+        """
+        me, mode = self._settings.me, self._settings.pair.watchdog
+        note = self._read_note()
+        key = label(me, 0)
+        if mode == "off" or (note is None and mode != "required"):
+            self.tested.pop(key, None)
+            return
+        error = "this machine has none, or the guard does not run" if note is None else note.error
+        place = "" if note is None else f"{note.device} {note.identity} {note.timeout_s} s"
+        was = self.tested.get(key)
+        if error and (was is None or not was.error):
+            self._log.warning("watchdog.not-armed", error=error)
+        state = Power.UNKNOWN if error else Power.ON
+        self.tested[key] = Tested(me, "watchdog", state, None if error else now_at(), error, level=0, place=place)
 
     async def _test(self, member: str, level: int, device: Device) -> None:
         key = label(member, level)
