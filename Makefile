@@ -20,7 +20,7 @@ READY := $(VENV)/ready-$(LOCK_HASH)
 
 APT := DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0
 APT_PYTHON := python3 python3-venv
-APT_TEST := postgresql-15 mmdebstrap nftables openipmi ipmitool iputils-arping iproute2 ethtool rsyslog rsyslog-relp snmp chromium fonts-ipafont-gothic
+APT_TEST := postgresql-15 mmdebstrap nftables openipmi ipmitool iputils-arping iproute2 ethtool rsyslog rsyslog-relp snmp chromium fonts-ipafont-gothic etcd-server
 SUITES := $(wildcard tests/unit tests/contract tests/sim tests/web tests/browser tests/lab)
 
 .PHONY: help
@@ -49,7 +49,7 @@ $(READY): | requirements-dev.lock
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 	touch $@
 
-# Install those of PACKAGES that are missing. No database cluster of the distribution's own is made or started.
+# Install those of PACKAGES that are missing. No database cluster and no etcd of the distribution's own is made or started.
 .PHONY: apt
 apt:
 	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || echo $$p; done)
@@ -60,6 +60,7 @@ apt:
 	        mkdir -p /etc/postgresql-common
 	        echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
 	    fi
+	    case " $$missing " in *" etcd-server "*) mkdir -p /etc/systemd/system; ln -sn /dev/null /etc/systemd/system/etcd.service 2>/dev/null || true;; esac
 	    $(APT) update >/dev/null
 	    $(APT) install -y --no-install-recommends -o Dpkg::Options::=--force-confold $$missing >/dev/null
 	fi

@@ -1,7 +1,7 @@
 """The jury over the network: the connections to the jurors, and proposals carried to their outcome.
 
 Lives here: TLS, sending, receiving, deadlines, and how each juror fares. Must not live here: what counts as agreed
-(ballot.py). The idea: a messenger per juror who runs back and forth and never thinks. Connections stay open, because
+(ballot.py). A witness is a jury of one. The idea: a messenger per juror who runs back and forth and never thinks. Connections stay open, because
 a handshake at the moment of a failure would cost more than the vote.
 """
 
@@ -20,7 +20,20 @@ from futago.link.frames import FrameStream
 from futago.link.jurors import FRAME_BYTES_MAX, Identified, Identify, JurorReply
 from futago.register import ballot
 from futago.register.ballot import Outcome, Proposal, Roster
-from futago.register.model import NO_BALLOT, Ballot, Reply, Request, Value
+from futago.register.memory import Memory
+from futago.register.model import (
+    NO_BALLOT,
+    Accepted,
+    Ballot,
+    Held,
+    Promise,
+    Reject,
+    RejectReason,
+    Reply,
+    Request,
+    Value,
+)
+from futago.register.port import Health
 from futago.runtime.clock import S, now_at
 from futago.runtime.faults import Refused, RemoteProtocolFault, Unknown
 from futago.runtime.log import Log
@@ -63,16 +76,38 @@ class Jury:
 
     Args:
         jurors: with their acceptor ids; version: of the roster.
+        kind: jury, or witness for a jury of one.
+        memory: what each juror has shown so far.
     """
 
     def __init__(
-        self, *, pair_id: str, me: str, jurors: Sequence[Juror], version: int, context: ssl.SSLContext, log: Log
+        self,
+        *,
+        pair_id: str,
+        me: str,
+        jurors: Sequence[Juror],
+        version: int,
+        context: ssl.SSLContext,
+        log: Log,
+        kind: str = "jury",
+        memory: Memory | None = None,
     ) -> None:
         self.roster = Roster(pair_id, version, tuple(ballot.Juror(j.name, j.acceptor) for j in jurors))
         self._me, self._context, self._log = me, context, log
         self._messengers = {j.name: _Messenger(j) for j in jurors}
         self._highest: Ballot = NO_BALLOT
         self._put_lock = asyncio.Lock()  # a put begins only when the last has ended: what the register promises
+        self._is_retired = False
+        self._kind = kind
+        self._memory = memory or Memory()
+
+    @property
+    def kind(self) -> str:
+        return self._kind
+
+    @property
+    def version(self) -> int:
+        return self.roster.version
 
     async def run(self) -> None:
         """Keep the connections until cancelled."""
@@ -101,6 +136,8 @@ class Jury:
             Unknown: it may be held, or may yet be. Refused: no majority answered, and it will not be held.
         """
         async with self._put_lock:
+            if self._is_retired:
+                raise Refused("this third vote is being replaced")
             proposal = await self._carry(value, deadline_s=PUT_S_MAX)
         match proposal.outcome:
             case Outcome.DONE:
@@ -112,12 +149,21 @@ class Jury:
             case _:
                 raise Refused(self._why(proposal))
 
-    def health(self, now: int) -> list[tuple[str, bool, str]]:
-        """Return (name, is fine, what is wrong) of every juror."""
+    async def seat(self, value: Value) -> tuple[bool, Value | None]:
+        """As `put`: the acceptors' identities and the roster's version say that this is the jury meant."""
+        return await self.put(value)
+
+    def retire(self) -> bool:
+        """Begin no more puts; return False if one is under way."""
+        self._is_retired = True
+        return not self._put_lock.locked()
+
+    def health(self, now: int) -> list[Health]:
+        """Return how every juror fares."""
         found = []
         for name, m in self._messengers.items():
             is_ok = m.ok_at is not None and now - m.ok_at <= HEALTH_AGE_MAX and not m.error
-            found.append((name, is_ok, "" if is_ok else m.error or "silent"))
+            found.append(Health(name, is_ok, "" if is_ok else m.error or "silent"))
         return found
 
     def heard_at(self) -> int:
@@ -191,11 +237,32 @@ class Jury:
                     raise RemoteProtocolFault("an answer that nobody asked for")
                 hearing, _since = messenger.outstanding.popleft()
                 messenger.ok_at, messenger.error = now_at(), ""
-                hearing.receive(messenger.juror.name, reply)
+                hearing.receive(messenger.juror.name, self._believed(messenger.juror, reply))
         finally:
             messenger.stream = None
             messenger.outstanding.clear()
             stream.writer.transport.abort()
+
+    def _believed(self, juror: Juror, reply: Reply) -> Reply:
+        """Return the reply, or a refusal in its place if the juror has forgotten what it showed us before."""
+        rank = _rank(reply)
+        if rank is None or self._memory.note(f"{juror.acceptor}@{self.version}", rank):
+            return reply
+        self._log.error("jury.juror-went-back", juror=juror.name, promised=repr(rank))
+        return Reject(serial=reply.serial, reason=RejectReason.WENT_BACK)
+
+
+def _rank(reply: Reply) -> Ballot | None:
+    """Return the highest ballot that the juror is bound by, as the reply tells it; None if it does not tell."""
+    match reply:
+        case Held():
+            return reply.promised
+        case Promise() | Accepted():
+            return reply.ballot
+        case Reject(reason=RejectReason.BALLOT):
+            return reply.promised
+        case _:
+            return None
 
 
 async def connect(juror: Juror, *, pair_id: str, context: ssl.SSLContext) -> FrameStream[JurorReply]:
@@ -235,8 +302,10 @@ async def identify(juror: Juror, *, pair_id: str, context: ssl.SSLContext) -> Id
     return answer
 
 
-def jury_of(settings: Settings, *, context: ssl.SSLContext, log: Log) -> Jury:
-    """Return the jury that the settings name."""
+def jury_of(
+    settings: Settings, *, context: ssl.SSLContext, log: Log, kind: str = "jury", memory: Memory | None = None
+) -> Jury:
+    """Return the jury, or the witness, that the settings name."""
     return Jury(
         pair_id=settings.pair.id,
         me=settings.me,
@@ -244,6 +313,8 @@ def jury_of(settings: Settings, *, context: ssl.SSLContext, log: Log) -> Jury:
         version=settings.roster,
         context=context,
         log=log,
+        kind=kind,
+        memory=memory,
     )
 
 

@@ -119,6 +119,7 @@ class RejectReason(Enum):
     WRONG_ACCEPTOR = "wrong-acceptor"  # this juror lost its file or was enrolled anew: it has no vote in this roster
     OLD_ROSTER = "old-roster"  # a newer jury was seated: `roster` says which
     UNABLE = "unable"  # the juror cannot write its file
+    WENT_BACK = "restored from an old copy"  # never sent: the asking member noticed it, and does not believe the juror
 
 
 class Reject(msgspec.Struct, frozen=True, tag="reject"):

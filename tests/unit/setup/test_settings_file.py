@@ -22,6 +22,7 @@ from futago.setup.settings import (
     parse,
     parse_agent,
 )
+from futago.setup.thirdvote import SIZES, ThirdVote, kind_of
 
 WHERE = Path("/etc/futago/futago.toml")
 
@@ -43,6 +44,17 @@ fences = st.builds(
 )
 jurors = st.builds(Juror, name=names, address=addresses, port=st.integers(1, 65535))
 
+VOTES = {
+    "fence": [ThirdVote(), ThirdVote(kind="none")],
+    "register": [
+        ThirdVote(),
+        ThirdVote(kind="jury"),
+        ThirdVote(kind="witness"),
+        ThirdVote(kind="etcd", endpoints=["https://192.0.2.5:2379", "https://e2:2379"], user="u", password_file="/p"),
+        ThirdVote("objectstore", ["https://s3.example.com"], "votes", "eu-central-1", user="AK", password_file="/p"),
+    ],
+}
+
 
 @st.composite
 def all_settings(draw: st.DrawFn) -> Settings:
@@ -63,8 +75,10 @@ def all_settings(draw: st.DrawFn) -> Settings:
         recovery=draw(st.sampled_from(["auto", "manual"])),
         fence_after=draw(st.sampled_from(["on", "stay_off"])),
     )
-    roster = draw(st.just([]) | st.lists(jurors, min_size=3, max_size=3) | st.lists(jurors, min_size=5, max_size=5))
-    return Settings(draw(st.sampled_from(members)).name, pair, members, roster)
+    vote = draw(st.sampled_from(VOTES[pair.authority]))
+    seats = draw(st.sampled_from([0, *SIZES.get(kind_of(vote, authority=pair.authority), ())]))
+    roster = draw(st.lists(jurors, min_size=seats, max_size=seats))
+    return Settings(draw(st.sampled_from(members)).name, pair, members, roster, third_vote=vote)
 
 
 @given(all_settings())
