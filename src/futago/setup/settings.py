@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import json
+import math
 import re
 import tomllib
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from futago.cluster.model import Config, MemberName
-from futago.runtime.clock import MS
+from futago.runtime.clock import MS, S
 from futago.runtime.faults import OperatorFault
 from futago.setup import fences, paths, thirdvote
 from futago.setup.fences import FenceDevice
@@ -71,6 +72,8 @@ class PairSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     profile: str = "default"
     recovery: str = "auto"
     fence_after: str = "on"
+    watchdog: str = "auto"  # the machine's own /dev/watchdog: used where there is one
+    watchdog_s: int = 0  # seconds without a sign of life until it resets the machine; 0: what the profile asks for
     floating_more: list[str] = []  # further addresses that move with it, such as one of IPv6
 
     @property
@@ -103,6 +106,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def profile(self) -> Profile:
         return PROFILES[self.pair.profile]
 
+    @property
+    def watchdog_s(self) -> int:
+        """Seconds until the machine's own watchdog resets it, by default the whole seconds after which an isolated
+        member must have stopped itself; 0 if it is to be left alone.
+        """
+        if self.pair.watchdog == "off":
+            return 0
+        return self.pair.watchdog_s or max(WATCHDOG_S_MIN, math.ceil(self.config().t_self / S))
+
     def config(self) -> Config:
         """Return what the decision needs of the settings."""
         p, peer = self.profile, self.peer
@@ -129,11 +141,13 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: str = "0.0.0.0"  # noqa: S104  jurors are asked from both networks of the members; mutual TLS guards the port
 
 
+WATCHDOG_S_MIN, WATCHDOG_S_MAX = 2, 300
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
 CHOICES = {
     "authority": {"register", "fence"},
     "recovery": {"auto", "manual"},
     "fence_after": {"on", "stay_off"},
+    "watchdog": {"auto", "off", "required"},
     "profile": set(PROFILES),
 }
 
@@ -205,6 +219,8 @@ def _check(s: Settings, where: Path) -> None:
     if s.me not in {m.name for m in s.members}:
         raise _fault(where, f"me is `{s.me}`, which is not the name of a member")
     check_name(s.pair.name, what=f"{where}: pair.name")
+    if s.pair.watchdog_s and not WATCHDOG_S_MIN <= s.pair.watchdog_s <= WATCHDOG_S_MAX:
+        raise _fault(where, f"pair.watchdog_s is {s.pair.watchdog_s}; it must be {WATCHDOG_S_MIN} to {WATCHDOG_S_MAX}")
     for m in s.members:
         check_name(m.name, what=f"{where}: members.name")
         for device in m.fence:
