@@ -55,6 +55,7 @@ VERBS = {
     "explain": Verb(
         "futago.cli.explain", "explain", "Explain the pair's state, a rule, or what a failure would do now."
     ),
+    "drill": Verb("futago.cli.drill", "drill", "Make a failure happen on purpose, and see that nothing is lost."),
     "apply": Verb("futago.cli.apply", "apply", "Load definitions from YAML files, all or nothing."),
     "job": Verb("futago.cli.job", "job_app", "Start job nets and look at their runs."),
     "event": Verb("futago.cli.event", "event_app", "Show and post events."),
