@@ -95,6 +95,9 @@ class Recovery:
         ended = time.time()
         return theirs - (began + ended) / 2, max(0.0, ended - began) / 2
 
+    def _sentence(self, text: str) -> str:
+        return sentence(text, self._board.cfg.me, self._board.cfg.peer)
+
     # --- the work -------------------------------------------------------------------------------------------------
 
     def begin(self, *, is_asked_by_peer: bool = False, patience_s: float = PATIENCE_S) -> asyncio.Task[Message]:
@@ -121,7 +124,7 @@ class Recovery:
         if not made.is_needed:
             return await self._result(None)
         if made.refusal:
-            raise OperatorFault(_sentence(made.refusal), hint=made.repair, code=REFUSED_CODE)
+            raise OperatorFault(self._sentence(made.refusal), hint=made.repair, code=REFUSED_CODE)
         before = self._climbs()
         telling = asyncio.create_task(self._keep_telling())
         try:
@@ -129,7 +132,7 @@ class Recovery:
         finally:
             telling.cancel()
         if not done.ok:
-            raise self._why_ended or OperatorFault(_sentence(done.text), code=REFUSED_CODE)
+            raise self._why_ended or OperatorFault(self._sentence(done.text), code=REFUSED_CODE)
         await self._ask_peer()
         climbed = next((c for c in self._climbs() if c.ok and c not in before), None)
         return await self._result(climbed)
@@ -137,7 +140,7 @@ class Recovery:
     async def _join_peers(self) -> Message:
         """The other member's operator recovers the pair: our rules have to know; proof and answer are given there."""
         done = await self._wait(PATIENCE_S, self._climbs())
-        return {"ok": done.ok, "text": _sentence(done.text)}
+        return {"ok": done.ok, "text": self._sentence(done.text)}
 
     async def _wait(self, patience_s: float, before: list[Climb]) -> OpDone:
         self._why_ended = None
@@ -300,5 +303,7 @@ def _retrieve(task: asyncio.Task[Message]) -> None:
         task.exception()
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+def sentence(text: str, *names: str) -> str:
+    """Return a clause as a sentence. A member's name keeps its small letter."""
+    first = text[:1] if text.startswith(tuple(n for n in names if n)) else text[:1].upper()
+    return first + text[1:] + ("" if text.endswith(".") else ".")
