@@ -23,11 +23,12 @@ from psycopg.pq import TransactionStatus
 from futago.runtime.faults import BrokenInvariant, FutagoFault, Refused, Unknown
 from futago.runtime.log import Log
 from futago.setup import paths
-from futago.store.line import Connection, Line, Lines
+from futago.store.line import CONNECTING_MAX, Connection, Line, Lines
 
 __all__ = ["CONNINFO", "Connection", "Counters", "Store"]
 
 CONNINFO = f"host={paths.PG_SOCKET_DIR} port={paths.PORT_POSTGRES} dbname=futago user=futago connect_timeout=2"
+WARM_S_MAX = 2.0
 AFTER_CUT_S = 1.0  # how long a transaction whose line was cut may take to notice
 
 T = TypeVar("T")
@@ -79,6 +80,13 @@ class Store:
     ) -> Store:
         """Return a store. It connects when it is first used, so it can be opened before the database is there."""
         return cls(Lines(conninfo=conninfo, size_max=size_max, application_name=application_name), log or Log())
+
+    async def warm(self, look: Work[object], *, name: str) -> None:
+        """Open what the first who come would have to wait for; `look` reads what they will read. Never raises a fault
+        of the world: without it all the same is done later.
+        """
+        looks = (self.read(look, name=name, deadline_s=WARM_S_MAX) for _ in range(CONNECTING_MAX))
+        await asyncio.gather(*looks, return_exceptions=True)
 
     async def close(self) -> None:
         """Cut what is under way and close every line."""

@@ -6,8 +6,9 @@ line has a different last resort: `cut` shuts the socket down, as a broken cable
 undisturbed, and the waiter learns that it does not know.
 
 Why an own pool: after a switch the next transaction must find the new server at once. The pool connects on demand,
-without any back-off, and looks at an idle line's socket before lending it out. Nothing here knows what a
-transaction is; that is commit.py.
+without any back-off, and looks at an idle line's socket before lending it out. It opens two at a time: everybody who
+waited for the switch comes at the same instant, and a dozen connections that are opened at once delay the first of
+them by all the others. Nothing here knows what a transaction is; that is commit.py.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import psycopg
 from futago.runtime.faults import Refused
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+CONNECTING_MAX = 2
+CONNECTING_S_MAX = 0.25  # a server that lets nobody in is no reason to queue up for that
 
 
 class _Uncancellable(psycopg.AsyncConnection[tuple[Any, ...]]):
@@ -88,6 +91,8 @@ class Lines:
         self._free = asyncio.Semaphore(size_max)
         self._idle: deque[Line] = deque()
         self._lent: set[Line] = set()
+        self._connecting = 0
+        self._news = asyncio.Event()  # a line came back, or an attempt to open one ended
 
     async def take(self) -> Line:
         """Lend a line, an idle one where it looks alive, else a new one. Waits while `size_max` are lent.
@@ -97,7 +102,7 @@ class Lines:
         """
         await self._free.acquire()
         try:
-            line = self._from_idle() or await self._connect()
+            line = await self._find()
         except BaseException:
             self._free.release()
             raise
@@ -114,6 +119,7 @@ class Lines:
             self._idle.append(line)
         else:
             line.close()
+        self._tell()
 
     def drop_idle(self) -> None:
         """Close the idle lines: one of them has turned out to be dead, so the server has changed."""
@@ -133,6 +139,29 @@ class Lines:
                 return line
             line.close()
         return None
+
+    async def _find(self) -> Line:
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + CONNECTING_S_MAX
+        while True:
+            line = self._from_idle()
+            if line is not None:
+                return line
+            if self._connecting < CONNECTING_MAX or loop.time() >= ends:
+                self._connecting += 1
+                try:
+                    return await self._connect()
+                finally:
+                    self._connecting -= 1
+                    self._tell()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(ends):
+                    await self._news.wait()
+
+    def _tell(self) -> None:
+        """Wake everybody who waits for a line or for a turn to open one."""
+        self._news.set()
+        self._news = asyncio.Event()
 
     async def _connect(self) -> Line:
         try:

@@ -8,6 +8,7 @@ SameSite=Strict, a changing request must carry the header that only our own page
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
@@ -52,6 +53,7 @@ class Identity:
         self._serving = serving
         self._log = log
         self._known: dict[bytes, tuple[Principal, int]] = {}
+        self._asked: dict[bytes, asyncio.Future[Principal | None]] = {}
         self._failures = FailureLimit()
         self._hashing = asyncio.Semaphore(HASHING_AT_ONCE)
 
@@ -94,13 +96,26 @@ class Identity:
             find = rows.principal_of_token if via is Via.TOKEN else rows.principal_of_session
             return await find(conn, secret_hash, now_utc())
 
-        principal = await store.read(work, name="web.principal", deadline_s=5)
+        principal = await self._once(key, lambda: store.read(work, name="web.principal", deadline_s=5))
         self._known.pop(key, None)
         if principal is not None:
             while len(self._known) >= REMEMBERED_MAX:
                 del self._known[next(iter(self._known))]
             self._known[key] = (principal, now_at() + REMEMBERED_NS)
         return principal
+
+    async def _once(self, key: bytes, read: Callable[[], Awaitable[Principal | None]]) -> Principal | None:
+        """Read for all who ask for the same at the same time, as the clients of a switch do."""
+        asked = self._asked.get(key)
+        if asked is None:
+            asked = self._asked[key] = asyncio.ensure_future(read())
+            asked.add_done_callback(lambda done: self._answered(key, done))
+        return await asyncio.shield(asked)
+
+    def _answered(self, key: bytes, done: asyncio.Future[Principal | None]) -> None:
+        del self._asked[key]
+        if not done.cancelled():
+            done.exception()  # whoever asked may have gone
 
     @staticmethod
     def _check_csrf(request: Request) -> None:

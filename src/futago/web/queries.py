@@ -236,3 +236,10 @@ async def session_detail(conn: Connection, session_id: int) -> model.SessionDeta
     cursor = conn.cursor(row_factory=class_row(model.JobRun))
     await cursor.execute(_JOB_RUNS, (session_id,))
     return model.SessionDetail(**found[0].model_dump(), jobs=await cursor.fetchall())
+
+
+async def open_tables(conn: Connection) -> None:
+    """Read nothing from the tables that a posted event goes to: a new connection learns of them here, and not while
+    somebody waits.
+    """
+    await conn.execute("SELECT 1 FROM event, api_event_key LIMIT 0")

@@ -12,11 +12,14 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from futago.access import store as rows
+from futago.runtime.clock import now_utc
 from futago.runtime.faults import OperatorFault
 from futago.runtime.log import Log
 from futago.runtime.role import Role, RoleWatch
 from futago.setup.settings import Settings, load
-from futago.store.commit import Store
+from futago.store.commit import Connection, Store
+from futago.web import queries
 from futago.web.faults import NotServing
 from futago.web.model import Health
 
@@ -84,16 +87,23 @@ class Serving:
     async def run(self) -> None:
         """Follow the role until cancelled."""
         role = self._watch.role
-        async with asyncio.TaskGroup() as closing:
+        async with asyncio.TaskGroup() as beside:
             while True:
                 if role.is_active and self._store is None:
                     self._store = await self._open_store()
                     self._log.event("web.serving", epoch=role.epoch)
+                    beside.create_task(self._store.warm(self._look, name="web.warm"))
                 elif not role.is_active and self._store is not None:
                     store, self._store = self._store, None
-                    closing.create_task(store.close())  # beside us: the gate may open again at any moment
+                    beside.create_task(store.close())  # beside us: the gate may open again at any moment
                     self._log.event("web.not_serving", role=role.role.value, gate=role.gate.value)
                 role = await self._watch.changed(role)
+
+    @staticmethod
+    async def _look(conn: Connection) -> None:
+        """Read what nearly every first request reads, and open what it writes to."""
+        await rows.principal_of_token(conn, b"", now_utc())
+        await queries.open_tables(conn)
 
     async def close(self) -> None:
         """Stop serving, for good."""

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 
 from futago.runtime.faults import BrokenInvariant, OperatorFault, Refused, Unknown
+from futago.runtime.log import Log
 from futago.store.commit import Connection, Store
-from futago.store.line import _Uncancellable
+from futago.store.line import CONNECTING_MAX, Line, Lines, _Uncancellable
 from postgres_cluster import Cluster
 
 
@@ -277,3 +278,57 @@ async def test_caller_inside_a_timeout_gets_its_timeout_at_once(store: Store, po
 def test_the_hook_that_keeps_psycopg_from_cancelling_exists_in_this_version() -> None:
     assert "_try_cancel" in vars(psycopg.AsyncConnection)
     assert _Uncancellable._try_cancel is not psycopg.AsyncConnection._try_cancel
+
+
+class _Counted(Lines):
+    """Lines that know how many are opened at the same time."""
+
+    now = 0
+    most = 0
+    opened = 0
+
+    async def _connect(self) -> Line:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            line = await super()._connect()
+        finally:
+            self.now -= 1
+        self.opened += 1
+        return line
+
+
+async def test_crowd_after_a_switch_opens_few_connections_at_a_time_and_all_are_served(database: str) -> None:
+    lines = _Counted(conninfo=database, size_max=8, application_name="crowd")
+    store = Store(lines, Log())
+    counts = await asyncio.gather(*(_count(store) for _ in range(40)))
+    assert len(counts) == 40
+    assert lines.most <= CONNECTING_MAX
+    assert lines.opened <= 8
+    await store.close()
+
+
+async def test_warmed_store_opens_no_connection_for_the_first_who_come(database: str) -> None:
+    lines = _Counted(conninfo=database, size_max=8, application_name="warm")
+    store = Store(lines, Log())
+
+    async def look(conn: Connection) -> None:
+        await conn.execute("SELECT 1")
+
+    await store.warm(look, name="test.warm")
+    opened = lines.opened
+    assert 1 <= opened <= CONNECTING_MAX
+    await _count(store)
+    assert lines.opened == opened
+    await store.close()
+
+
+async def test_warming_without_a_server_is_no_fault_and_does_not_last() -> None:
+    store = await Store.open(conninfo="host=/nonexistent dbname=x connect_timeout=2", application_name="cold")
+
+    async def look(conn: Connection) -> None:
+        raise AssertionError("nobody is there")
+
+    async with asyncio.timeout(3):
+        await store.warm(look, name="test.warm")
+    assert store.counters.refused == CONNECTING_MAX
