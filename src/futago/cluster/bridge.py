@@ -240,7 +240,7 @@ class Controller:
             for task in [*tasks, *self._parts.values()]:
                 task.cancel()
         await self.executor.close()
-        self.address.close()
+        await self.address.close()
         self._feed()  # a successor has its full second
         return 0
 

@@ -22,7 +22,8 @@ import msgspec
 from futago.cluster.model import Config, MemberName
 from futago.runtime.clock import MS, S
 from futago.runtime.faults import OperatorFault
-from futago.setup import fences, paths, thirdvote
+from futago.setup import addresses, fences, paths, thirdvote
+from futago.setup.addresses import AddressSettings
 from futago.setup.fences import FenceDevice
 from futago.setup.thirdvote import ThirdVote
 
@@ -51,6 +52,7 @@ class MemberSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat: str  # its address on the heartbeat network
     interface: str  # the network interface that carries the service network and the floating IP
     fence: list[FenceDevice] = []  # what can power it off, in the order of trying; a single one may be a plain table
+    eni: str = ""  # its network interface in the cloud, for the kinds of pair.address that need one
 
 
 class Juror(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,6 +77,7 @@ class PairSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     watchdog: str = "auto"  # the machine's own /dev/watchdog: used where there is one
     watchdog_s: int = 0  # seconds without a sign of life until it resets the machine; 0: what the profile asks for
     floating_more: list[str] = []  # further addresses that move with it, such as one of IPv6
+    address: AddressSettings | None = None  # how they move, if not by themselves on one subnet
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -203,7 +206,16 @@ def _convert(
     except msgspec.ValidationError as e:
         known = [
             f
-            for k in (Settings, PairSettings, MemberSettings, FenceDevice, Juror, ThirdVote, AgentSettings)
+            for k in (
+                Settings,
+                PairSettings,
+                AddressSettings,
+                MemberSettings,
+                FenceDevice,
+                Juror,
+                ThirdVote,
+                AgentSettings,
+            )
             for f in k.__struct_fields__
         ]
         raise _fault(where, _suggest(str(e), known)) from e
@@ -236,8 +248,12 @@ def _check(s: Settings, where: Path) -> None:
 
 
 def _check_floating(s: Settings, where: Path) -> None:
-    """Each floating address is one, and none of a member's own; together they are different."""
+    """Each floating address is one, and none of a member's own; together they are different; how they move is clear."""
     pair = s.pair
+    if pair.address is not None:
+        enis = [m.eni for m in s.members]
+        if wrong := addresses.problem(pair.address, has_floating=bool(pair.floating_ip), enis=enis):
+            raise _fault(where, f"pair.address.{wrong}")
     if pair.floating_more and not pair.floating_ip:
         raise _fault(where, "pair.floating_more needs pair.floating_ip")
     named = [("floating_ip", pair.floating_ip)] if pair.floating_ip else []

@@ -16,7 +16,9 @@ from futago.cluster.guard import LIVES_MAX, Guard, Handle, Watch, send
 from futago.runtime.clock import MS, S
 from futago.runtime.log import Log
 
-WILL = Handle(pid=1, is_armed=True, interface="eth0", addresses=("10.0.0.1",), cgroup="/x", gate_file="/y", gate_closed="z")
+WILL = Handle(
+    pid=1, is_armed=True, interface="eth0", addresses=("10.0.0.1",), cgroup="/x", gate_file="/y", gate_closed="z"
+)
 
 
 def turns(watch: Watch, start: int, end: int) -> list[str]:

@@ -37,3 +37,6 @@ class Mover(Protocol):
 
     async def where(self) -> Where:
         """Ask where it leads now. Raises Refused (we may not ask) or Unknown (no answer)."""
+
+    async def close(self) -> None:
+        """End what was kept ready; the address stays as it is."""

@@ -105,11 +105,13 @@ class CarriedAddress:
         if self._mover is not None and not self._mover.needs_release:
             self._put(leads_here=False, error="")
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End watching; everything stays as it is."""
         if self._look is not None:
             self._look.cancel()
         self.near.close()
+        if self._mover is not None:
+            await self._mover.close()
 
     def _put(self, *, leads_here: bool | None, error: str) -> None:
         has_changed = (leads_here, error) != (self._leads_here, self._error)
