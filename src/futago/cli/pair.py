@@ -162,9 +162,31 @@ def _fence() -> None:
     """The devices that power a member off by force."""
 
 
+def _power_cycle(member: str, *, level: int, confirm: str, as_json: bool) -> None:
+    if not member:
+        raise OperatorFault(
+            "--power-cycle needs the name of the standby.", hint="See futago status.", code="pair.member"
+        )
+    if not confirm and sys.stdin.isatty():
+        print(f"{member} is powered off without being asked. Type its name to go on: ", end="", file=sys.stderr)
+        sys.stderr.flush()
+        confirm = sys.stdin.readline().strip()
+    request = {"op": "fence-test", "member": member, "power_cycle": True, "level": level, "confirm": confirm}
+    done = operate(request, deadline_s=FENCE_S_MAX, as_json=as_json)
+    if not as_json:
+        print(done["text"])
+
+
 @fence_app.command("test")
 def fence_test(
     member: Annotated[str, typer.Argument(help="Only the devices of this member; empty: of both.")] = "",
+    power_cycle: Annotated[
+        bool, typer.Option("--power-cycle", help="Really power this member, the standby, off and on again.")
+    ] = False,
+    level: Annotated[int, typer.Option(help="With --power-cycle: by which of its devices.", min=1)] = 1,
+    confirm: Annotated[
+        str, typer.Option(help="With --power-cycle: the member's name again, as the confirmation.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Ask the power devices for their state now, with the real account, from both members. Nothing is switched.
@@ -172,8 +194,15 @@ def fence_test(
     The controllers do this every 30 seconds; `futago status` shows the age of the last answer. A device that calls a
     machine off which is heard to run fails the test.
 
-    Exit codes: 0 every test passed · 1 at least one failed, or no controller answers · 2 no device is configured.
+    With --power-cycle, on the member that serves, the standby is really powered off, the pair goes on without it, and it
+    is powered on again. The pair must be protected before.
+
+    Exit codes: 0 every test passed · 1 at least one failed, or no controller answers · 2 no device is configured, or it
+    was not confirmed · 3 it is not known whether the machine was switched.
     """
+    if power_cycle:
+        _power_cycle(member, level=level, confirm=confirm, as_json=as_json)
+        return
     done = operate({"op": "fence-test", "member": member}, deadline_s=FENCE_S_MAX, as_json=as_json)
     if not as_json:
         from futago.cli.tables import table

@@ -15,8 +15,11 @@ from pathlib import Path
 import msgspec
 
 from futago.cluster.control import Message, PeerLine, Say
+from futago.cluster.decide import decide
 from futago.cluster.facts import Board
+from futago.cluster.fence.trial import Trial
 from futago.cluster.fence.worker import FenceDesk, Tested
+from futago.cluster.model import FenceOutcome
 from futago.cluster.situation import Situation
 from futago.runtime.clock import now_at
 from futago.runtime.faults import OperatorFault, Refused, Unknown, WorldFault
@@ -151,6 +154,8 @@ class Orders:
     async def _test_fences(self, request: Message, say: Say) -> Message:
         """Ask the devices now, from both members: each must be able to stop the other."""
         member = self._member(request) if request.get("member") else None
+        if request.get("power_cycle"):
+            return await self._try_power(request, say)
         await say("asking the power devices")
         try:
             async with asyncio.timeout(TEST_S_MAX):
@@ -167,6 +172,39 @@ class Orders:
         bad = [r for r in rows if not r["ok"]]
         text = f"{len(rows) - len(bad)} of {len(rows)} tests passed."
         return {"ok": True, "passed": not bad, "tests": rows, "text": text}
+
+    async def _try_power(self, request: Message, say: Say) -> Message:
+        """Really power the standby off and on, by one of its devices."""
+        member, level = self._member(request), int(request.get("level") or 1)
+        device = self._fences.device(member, level)
+        if device is None:
+            raise OperatorFault(f"{member} has no power device {level}.", hint="See futago status.", code="fence.none")
+        if request.get("confirm") != member:
+            raise OperatorFault(
+                f"{member} would be powered off without being asked; it was not confirmed.",
+                hint=f"Confirm with its name, `{member}`.",
+                code="pair.confirm",
+            )
+        trial = Trial(
+            member, device, why_not=lambda: self._why_no_trial(member), has_reacted=self._has_reacted, log=self._log
+        )
+        text = await trial.run(say)
+        return {"ok": True, "passed": True, "tests": [], "text": text}
+
+    def _why_no_trial(self, member: str) -> str:
+        facts = self._board.facts()
+        view, decision = facts.durable.view, decide(facts, now_at())
+        if view is None or view.primary != facts.cfg.me or member != facts.cfg.peer:
+            return f"Only the standby is powered off for a test, by the member that serves; {member} is not the standby here."
+        if facts.maintenance:
+            return "The pair is in maintenance, in which it would not go on without the standby."
+        return "" if decision.is_protected else f"The pair is not protected: {decision.reason}"
+
+    def _has_reacted(self) -> bool:
+        """The standby is out of the view, and the shot that the pair gives it has been answered."""
+        view, fence = self._board.read_durable().view, self._board.fence
+        is_alone = view is not None and view.is_solo
+        return is_alone and view is not None and fence.epoch == view.epoch and fence.outcome is FenceOutcome.OFF
 
     async def _peers_tests(self, member: str | None) -> list[Message]:
         me, peer = str(self._board.cfg.me), str(self._board.cfg.peer)

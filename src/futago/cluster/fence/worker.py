@@ -135,6 +135,11 @@ class FenceDesk:
             raise Refused("the other member has no fence device")
         return await levels.power()
 
+    def device(self, member: str, level: int) -> Device | None:
+        """Return a member's device by its place in the order, from 1; None if it has none there."""
+        levels = self._levels.get(member)
+        return levels.devices[level - 1] if levels is not None and 1 <= level <= len(levels.devices) else None
+
     # --- the self-test ----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
