@@ -58,6 +58,7 @@ VERBS = {
     "drill": Verb("futago.cli.drill", "drill", "Make a failure happen on purpose, and see that nothing is lost."),
     "apply": Verb("futago.cli.apply", "apply", "Load definitions from YAML files, all or nothing."),
     "job": Verb("futago.cli.job", "job_app", "Start job nets and look at their runs."),
+    "schedule": Verb("futago.cli.schedule", "schedule_app", "Show schedules and the starts that they will make."),
     "event": Verb("futago.cli.event", "event_app", "Show and post events."),
     "lab": Verb("futago.cli.lab", "app", "Run a whole pair on this machine: hosts, networks, power, faults."),
     "simulate": Verb("futago.cli.simulate", "simulate", "Run the pair in a simulated world with seeded faults."),

@@ -106,10 +106,14 @@ def _annotation(kind: Kind) -> Any:
             return model.Notification
         case Kind.MONITOR:
             return model.Monitor
-        case Kind.JOB_NET | Kind.SCHEDULE:
-            from futago.jobs import definitions as jobs  # heavy, and its own column
+        case Kind.JOB_NET:
+            from futago.jobs.definitions import JobNet  # heavy, and its own column
 
-            return jobs.JobNet if kind is Kind.JOB_NET else jobs.Schedule
+            return JobNet
+        case Kind.CALENDAR | Kind.SCHEDULE:
+            from futago.jobs.schedule_definitions import CalendarObject, Schedule
+
+            return CalendarObject if kind is Kind.CALENDAR else Schedule
 
 
 @cache

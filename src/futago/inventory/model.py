@@ -1,7 +1,7 @@
 """The objects that people write in YAML, each a pydantic model: Host, Scope, Notification, Monitor.
 
-Pure data: types, bounds, defaults, and which other objects each refers to. JobNet and Schedule stand in
-jobs/definitions.py; every object offers the same two things, a `name` and `references()`. A validated object dumps
+Pure data: types, bounds, defaults, and which other objects each refers to. JobNet, Calendar and Schedule
+stand in the jobs column; every object offers the same two things, a `name` and `references()`. A validated object dumps
 to JSON that validates to itself again: that JSON is the `spec` column.
 """
 
@@ -30,6 +30,7 @@ class Kind(StrEnum):
     NOTIFICATION = "Notification"
     MONITOR = "Monitor"
     JOB_NET = "JobNet"
+    CALENDAR = "Calendar"
     SCHEDULE = "Schedule"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from futago.jobs.advance import advance, after
 from futago.jobs.model import (
@@ -46,6 +46,7 @@ class Entry:
     job: Job
     net_name: str
     state: JobState
+    business_date: date | None = None
     is_committed: bool = True
 
 
@@ -88,7 +89,9 @@ class Board:
     def add(self, row: SessionRow, net: Net, runs: Iterable[RunRow]) -> None:
         """Put a session on the board, as its rows say it stands."""
         entries = {
-            JobName(r.job_name): Entry(r.run_id, row.session_id, net.jobs[JobName(r.job_name)], net.name, r.state)
+            JobName(r.job_name): Entry(
+                r.run_id, row.session_id, net.jobs[JobName(r.job_name)], net.name, r.state, row.business_date
+            )
             for r in runs
         }
         states = {name: e.state for name, e in entries.items()}
@@ -187,6 +190,7 @@ class Board:
 def order_of(entry: Entry, *, epoch: int) -> Order:
     """Return the order of a run."""
     job = entry.job
+    dated = {"FUTAGO_BUSINESS_DATE": entry.business_date.isoformat()} if entry.business_date else {}
     return Order(
         run_id=entry.run_id,
         epoch=epoch,
@@ -195,7 +199,7 @@ def order_of(entry: Entry, *, epoch: int) -> Order:
         net=entry.net_name,
         session_id=entry.session_id,
         user=job.user,
-        env=dict(job.env),
+        env={**dated, **job.env},
         timeout_s=job.timeout_s,
     )
 

@@ -1,97 +1,200 @@
-"""When a schedule is due: cron expressions in a time zone, and what to do about instants that were missed. Pure; the
-present is an argument.
+"""Business days: which days a calendar counts as open, and the words with which people choose days. Pure.
 
-The policy of missed instants. A switch takes seconds: what became due meanwhile runs once, late. After a longer gap,
-everything of the last `CATCH_UP` still runs, each instant once; of what is older, only the newest instant runs, and
-only if nothing newer does (the nightly batch runs in the morning, but a job of every minute does not run a thousand
-times). What is left out is said.
+A day is open if the calendar names it as open; else closed if it names it as closed, if it is not one of its weekdays,
+or if it is a public holiday of its country. Public holidays are those of the `holidays` library, which keeps the laws
+of each country, substitute days included.
 
-Daylight saving is as in Debian's cron: a fixed time that does not exist runs right after the jump, one that exists
-twice runs once; intervals (``*`` in minutes or hours) follow the real time. Source: cronsim, which keeps to Debian's
-cron.
+The words: an optional ordinal, an optional ``last``, and a unit:
+
+    mon                 every Monday                    business            every open day
+    2nd tue             the month's second Tuesday      3rd business        the month's third open day
+    last fri            its last Friday                 last business       its last open day
+    25th day, last day  days of the month               2nd last business   the one before its last open day
+    day                 every day                       2026-12-24          that day
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import calendar as gregorian
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import date, timedelta
+from enum import StrEnum
+from functools import lru_cache
 
-from cronsim import CronSim, CronSimError
+import holidays
 
-CATCH_UP = timedelta(hours=1)
-FIELDS = 5  # minute, hour, day of month, month, day of week
-_LOOK_BACK = tuple(timedelta(days=d) for d in (1, 32, 366, 366 * 5))
-INSTANTS_MAX = 100_000  # of one look back: every minute of two months; a guard, not a policy
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+CLOSED_RUN_MAX = 60  # days: a calendar that is closed for longer has no next open day
+_TERM = re.compile(
+    r"(?:(?P<nth>\d{1,2})(?:st|nd|rd|th) )?(?P<last>last )?(?P<unit>day|business|mon|tue|wed|thu|fri|sat|sun)\Z"
+)
+_YEARLY = re.compile(r"\d\d-\d\d\Z")
+
+
+class IfClosed(StrEnum):
+    """What becomes of a chosen day on which the calendar is closed."""
+
+    RUN = "run"
+    SKIP = "skip"
+    BEFORE = "before"  # on the last open day before it
+    AFTER = "after"  # on the first open day after it
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """What is to be started now. `instants`: oldest first, in UTC. `has_skipped`: older instants are left out for
-    good.
+class DaySet:
+    """Single days: dates, and days of every year as (month, day)."""
+
+    dates: frozenset[date] = frozenset()
+    yearly: frozenset[tuple[int, int]] = frozenset()
+
+    def __contains__(self, day: date) -> bool:
+        return day in self.dates or (day.month, day.day) in self.yearly
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """See the module. `weekdays`: 0 is Monday. `country`: ISO 3166, empty: no public holidays; `region`: such as BY."""
+
+    weekdays: frozenset[int] = frozenset(range(7))
+    country: str = ""
+    region: str = ""
+    opened: DaySet = DaySet()
+    closed: DaySet = DaySet()
+
+    def is_open(self, day: date) -> bool:
+        """Return whether the day is a business day."""
+        if day in self.opened:
+            return True
+        if day in self.closed or day.weekday() not in self.weekdays:
+            return False
+        return not (self.country and day in _public(self.country, self.region, day.year))
+
+
+EVERY_DAY = Calendar()
+
+
+@lru_cache(maxsize=400)
+def _public(country: str, region: str, year: int) -> frozenset[date]:
+    return frozenset(holidays.country_holidays(country, subdiv=region or None, years=year))
+
+
+def check_country(country: str, region: str) -> None:
+    """Raise ValueError, with a sentence, if no public holidays are known for it."""
+    known = holidays.list_supported_countries(include_aliases=False)
+    if country not in known:
+        raise ValueError(f"no public holidays are known for `{country}`; write its two letters, such as JP or DE")
+    if region and region not in known[country]:
+        regions = ", ".join(sorted(known[country])) or "none"
+        raise ValueError(f"`{region}` is not a region of {country} with holidays of its own; known are: {regions}")
+
+
+def read_days(words: list[str]) -> DaySet:
+    """Return the days that are written as YYYY-MM-DD, or MM-DD for every year.
+
+    Raises:
+        ValueError: with a sentence.
     """
+    dates: set[date] = set()
+    yearly: set[tuple[int, int]] = set()
+    for word in words:
+        try:
+            if _YEARLY.match(word):
+                day = date.fromisoformat(f"2000-{word}")  # a leap year: 02-29 may be written
+                yearly.add((day.month, day.day))
+            else:
+                dates.add(date.fromisoformat(word))
+        except ValueError as e:
+            raise ValueError(f"`{word}` is not a day; write such as 2026-12-31, or 12-31 for every year") from e
+    return DaySet(frozenset(dates), frozenset(yearly))
 
-    instants: tuple[datetime, ...] = ()
-    has_skipped: bool = False
+
+# --- choosing days ----------------------------------------------------------------------------------------------------
+
+Term = Callable[[date, Calendar], bool]
 
 
-def check(cron: str) -> None:
-    """Raise ValueError, with a sentence, if `cron` is not an expression of five fields."""
-    if len(cron.split()) != FIELDS:
+def read_term(text: str) -> Term:
+    """Return whether-a-day-is-meant for one term of the module's words.
+
+    Raises:
+        ValueError: with a sentence.
+    """
+    text = " ".join(text.lower().split())
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        days = read_days([text])
+        return lambda day, _: day in days
+    found = _TERM.match(text)
+    if not found:
         raise ValueError(
-            f"`{cron}` has {len(cron.split())} fields; write minute, hour, day of month, month, day of week"
+            f"`{text}` does not choose days; write such as mon, 2nd tue, last day, 1st business, 2026-12-24"
         )
-    try:
-        CronSim(cron, datetime(2000, 1, 1, tzinfo=UTC))
-    except CronSimError as e:
-        raise ValueError(f"`{cron}`: {e}") from e
+    nth, is_last, unit = int(found["nth"] or 0), bool(found["last"]), found["unit"]
+    if found["nth"] and not 1 <= nth <= 31:
+        raise ValueError(f"`{text}`: a month has no {nth}th")
+    belongs = _unit(unit)
+    if not nth and not is_last:
+        return belongs
+    return lambda day, kept: belongs(day, kept) and _is_nth(day, kept, belongs, nth=nth or 1, from_end=is_last)
 
 
-def instants_after(cron: str, zone: ZoneInfo, since: datetime) -> Iterator[datetime]:
-    """Yield the due instants later than `since` (aware), in UTC, rising; ends where the expression has no more
-    (within 50 years).
+def _unit(unit: str) -> Term:
+    if unit == "day":
+        return lambda _day, _kept: True
+    if unit == "business":
+        return lambda day, kept: kept.is_open(day)
+    weekday = WEEKDAYS.index(unit)
+    return lambda day, _: day.weekday() == weekday
+
+
+def _is_nth(day: date, kept: Calendar, belongs: Term, *, nth: int, from_end: bool) -> bool:
+    """Whether `day` is the nth of its month, counted from its beginning or its end, among the days that belong."""
+    last = gregorian.monthrange(day.year, day.month)[1]
+    others = range(day.day + 1, last + 1) if from_end else range(1, day.day)
+    count = 1
+    for number in others:
+        count += belongs(day.replace(day=number), kept)
+        if count > nth:
+            return False
+    return count == nth
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """Which days: those of any of `terms` in `months`, without those of `but`; `if_closed` then moves or drops them.
+
+    `months` empty: all.
     """
-    last = since.astimezone(UTC)
-    try:
-        for instant in CronSim(cron, since.astimezone(zone)):
-            found = instant.astimezone(UTC)
-            if found > last:  # on the night when an hour comes twice, the walk may begin a little too early
-                last = found
-                yield found
-    except CronSimError:
-        return
 
+    terms: tuple[Term, ...]
+    but: tuple[Term, ...] = ()
+    months: frozenset[int] = frozenset()
+    if_closed: IfClosed = IfClosed.RUN
 
-def next_after(cron: str, zone: ZoneInfo, since: datetime) -> datetime | None:
-    """Return the first due instant later than `since`, in UTC; None if there is none."""
-    return next(instants_after(cron, zone, since), None)
+    def has(self, day: date, kept: Calendar) -> bool:
+        """Return whether `day` is one, after moving and dropping."""
+        if self.if_closed is IfClosed.RUN:
+            return self._names(day, kept)
+        if not kept.is_open(day):
+            return False
+        return self._names(day, kept) or any(self._names(d, kept) for d in self._moved_here(day, kept))
 
+    def _names(self, day: date, kept: Calendar) -> bool:
+        if self.months and day.month not in self.months:
+            return False
+        return any(t(day, kept) for t in self.terms) and not any(t(day, kept) for t in self.but)
 
-def due(cron: str, zone: ZoneInfo, *, since: datetime, now: datetime) -> Due:
-    """Return what is due in (since, now], after the policy of missed instants."""
-    since, now = since.astimezone(UTC), now.astimezone(UTC)
-    first = next_after(cron, zone, since)
-    if first is None or first > now:
-        return Due()
-    recent = _between(cron, zone, max(since, now - CATCH_UP), now)
-    if not recent:
-        recent = _newest(cron, zone, since, now - CATCH_UP)
-    return Due(instants=recent, has_skipped=bool(recent) and first < recent[0])
-
-
-def _between(cron: str, zone: ZoneInfo, since: datetime, until: datetime) -> tuple[datetime, ...]:
-    found: list[datetime] = []
-    for instant in instants_after(cron, zone, since):
-        if instant > until or len(found) >= INSTANTS_MAX:
-            break
-        found.append(instant)
-    return tuple(found)
-
-
-def _newest(cron: str, zone: ZoneInfo, since: datetime, until: datetime) -> tuple[datetime, ...]:
-    for span in _LOOK_BACK:
-        found = _between(cron, zone, max(since, until - span), until)
-        if found or until - span <= since:
-            return found[-1:]
-    return ()
+    def _moved_here(self, day: date, kept: Calendar) -> Iterator[date]:
+        """Yield the closed days whose work is done on the open `day`."""
+        if self.if_closed is IfClosed.SKIP:
+            return
+        step = timedelta(days=1 if self.if_closed is IfClosed.BEFORE else -1)
+        for _ in range(CLOSED_RUN_MAX):
+            try:
+                day += step
+            except OverflowError:
+                return
+            if kept.is_open(day):
+                return
+            yield day

@@ -1,4 +1,4 @@
-"""JobNet and Schedule as people write them in YAML: checked objects, and how they become the nouns of model.py.
+"""A JobNet as people write it in YAML: a checked object, and how it becomes the nouns of model.py.
 
 A complaint names what is wrong and, for a circle of jobs, the whole circle. References to other objects are only
 named here; whether they exist is known when the text is applied.
@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -26,7 +25,6 @@ from pydantic import (
 
 from futago.inventory.duration import Duration
 from futago.inventory.model import HostName, Kind, Name, Object, Reference
-from futago.jobs import calendar
 from futago.jobs.model import ENDS, Codes, Job, JobName, JobState, Need, Net, make_net
 from futago.link.orders import COMMAND_BYTES_MAX, ENV_MAX, ENV_VALUE_BYTES_MAX
 from futago.runtime.faults import Corrupt
@@ -198,37 +196,6 @@ def find_circle(waits_for: dict[str, list[str]]) -> list[str]:
                 del on_path[top]
                 done.add(top)
     return []
-
-
-def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as e:
-        raise ValueError(f"`{name}` is not a time zone; write such as Asia/Tokyo or UTC") from e
-    return name
-
-
-def _cron(text: str) -> str:
-    calendar.check(text)
-    return " ".join(text.split())
-
-
-class Schedule(Object):
-    """When to start a net by itself."""
-
-    name: Name
-    job_net: Name
-    cron: Annotated[str, StringConstraints(max_length=200), AfterValidator(_cron)]
-    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
-    enabled: bool = True
-
-    def references(self) -> Iterator[Reference]:
-        """Yield the net."""
-        yield Reference(Kind.JOB_NET, self.job_net, ("job_net",))
-
-    def zone(self) -> ZoneInfo:
-        """Return the time zone."""
-        return ZoneInfo(self.timezone)
 
 
 def read_net(spec: dict[str, Any]) -> Net:

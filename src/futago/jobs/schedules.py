@@ -8,16 +8,18 @@ runs late and says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
 from futago.jobs import store
-from futago.jobs.calendar import Due, due, next_after
-from futago.jobs.definitions import Schedule
+from futago.jobs.calendar import Calendar
+from futago.jobs.missed import Due, between, due
+from futago.jobs.schedule_definitions import CalendarObject, Schedule
 from futago.jobs.store import Connection, EventRow, ScheduleRow
+from futago.jobs.timetable import Planned, Timetable
 from futago.runtime.clock import now_utc
 from futago.runtime.engine import EngineContext
 from futago.runtime.faults import OperatorFault, WorldFault
@@ -27,9 +29,58 @@ LATE = timedelta(seconds=10)  # more than this, and an event says so
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    row: ScheduleRow
+class Known:
+    """A schedule that can be read. `counted_utc`: its instants up to then have been dealt with."""
+
     schedule: Schedule
+    table: Timetable
+    counted_utc: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Upcoming:
+    """One start that will be made if nothing is changed meanwhile."""
+
+    planned: Planned
+    schedule: str
+    job_net: str
+    timezone: str
+
+
+async def read_known(conn: Connection) -> tuple[list[Known], list[str]]:
+    """Return the schedules, and a complaint about each that cannot be read: written by another version of the program."""
+    rows, specs = await store.read_schedules(conn), await store.read_calendars(conn)
+    known, complaints = [], []
+    calendars: dict[str, Calendar] = {}
+    for name, spec in specs.items():
+        try:
+            calendars[name] = CalendarObject.model_validate(dict(spec)).calendar()
+        except ValidationError as e:
+            complaints.append(f"calendar {name}: {e}")
+    for row in rows:
+        try:
+            known.append(_known(row, calendars))
+        except (ValidationError, KeyError) as e:
+            complaints.append(f"schedule {row.name}: {e}")
+    return known, complaints
+
+
+def _known(row: ScheduleRow, calendars: Mapping[str, Calendar]) -> Known:
+    schedule = Schedule.model_validate(dict(row.spec))
+    return Known(schedule, schedule.timetable(calendars), row.counted_utc)
+
+
+def upcoming(known: list[Known], *, since: datetime, until: datetime, count_max: int) -> list[Upcoming]:
+    """Return what the enabled schedules will start in (since, until], oldest first, `count_max` of it: by the same
+    timetables that fire them.
+    """
+    found = [
+        Upcoming(planned, k.schedule.name, k.schedule.job_net, k.schedule.timezone)
+        for k in known
+        if k.schedule.enabled
+        for planned in between(k.table, max(since, k.counted_utc), until)[:count_max]
+    ]
+    return sorted(found, key=lambda u: (u.planned, u.schedule))[:count_max]
 
 
 class Scheduler:
@@ -61,31 +112,27 @@ class Scheduler:
         """
         now = self._now()
         pause = timedelta(seconds=ROUND_S)
-        for known in self._read(await self._context.store.read(store.read_schedules, name="jobs.schedules")):
+        for known in await self._read():
             if not known.schedule.enabled:
                 continue
-            schedule, zone = known.schedule, known.schedule.zone()
-            found = due(schedule.cron, zone, since=known.row.counted_utc, now=now)
+            found = due(known.table, since=known.counted_utc, now=now)
             if found.instants:
-                await self._fire(schedule, found, now)
-            upcoming = next_after(schedule.cron, zone, max(now, known.row.counted_utc))
-            if upcoming is not None:
-                pause = min(pause, max(upcoming - now, timedelta(0)))
+                await self._fire(known.schedule, found, now)
+            following = next(known.table.after(max(now, known.counted_utc)), None)
+            if following is not None:
+                pause = min(pause, max(following.at_utc - now, timedelta(0)))
         return pause.total_seconds()
 
-    def _read(self, rows: list[ScheduleRow]) -> list[_Known]:
-        known = []
-        for row in rows:
-            try:
-                known.append(_Known(row, Schedule.model_validate(dict(row.spec))))
-            except ValidationError as e:  # written by another version of the program
-                self._log.error("schedules.unreadable", schedule=row.name, error=str(e))
+    async def _read(self) -> list[Known]:
+        known, complaints = await self._context.store.read(read_known, name="jobs.schedules")
+        for complaint in complaints:
+            self._log.error("schedules.unreadable", error=complaint)
         return known
 
     async def _fire(self, schedule: Schedule, found: Due, now: datetime) -> None:
         async def write(conn: Connection) -> int:
             opened = [await self._open(conn, schedule, instant) for instant in found.instants]
-            await store.count_schedule(conn, schedule.name, found.instants[-1])
+            await store.count_schedule(conn, schedule.name, found.instants[-1].at_utc)
             if any(opened):
                 await store.add_events(conn, _events(schedule, found, now), epoch=self._context.epoch)
             return sum(opened)
@@ -96,13 +143,18 @@ class Scheduler:
             await self._complain(schedule, found, e)
             return
         self._log.event(
-            "schedule.fired", schedule=schedule.name, sessions=count, instants=[str(i) for i in found.instants]
+            "schedule.fired", schedule=schedule.name, sessions=count, instants=[str(i.at_utc) for i in found.instants]
         )
         self._fired()
 
-    async def _open(self, conn: Connection, schedule: Schedule, instant: datetime) -> bool:
-        key = f"schedule:{schedule.name}:{instant.isoformat()}"
-        opened = await store.open_session(conn, schedule.job_net, trigger=f"schedule {schedule.name}", trigger_key=key)
+    async def _open(self, conn: Connection, schedule: Schedule, planned: Planned) -> bool:
+        opened = await store.open_session(
+            conn,
+            schedule.job_net,
+            trigger=f"schedule {schedule.name}",
+            trigger_key=f"schedule:{schedule.name}:{planned.at_utc.isoformat()}",
+            business_date=planned.business_date,
+        )
         return opened.is_new
 
     async def _complain(self, schedule: Schedule, found: Due, why: OperatorFault) -> None:
@@ -111,11 +163,11 @@ class Scheduler:
             priority="critical",
             host_name=None,
             message=f"Schedule {schedule.name} could not start anything: {why.what}",
-            detail={"schedule": schedule.name, "instants": [i.isoformat() for i in found.instants]},
+            detail={"schedule": schedule.name, "instants": [i.at_utc.isoformat() for i in found.instants]},
         )
 
         async def write(conn: Connection) -> None:
-            await store.count_schedule(conn, schedule.name, found.instants[-1])
+            await store.count_schedule(conn, schedule.name, found.instants[-1].at_utc)
             await store.add_events(conn, [event], epoch=self._context.epoch)
 
         await self._context.store.commit(write, name="jobs.fire_failed")
@@ -123,14 +175,14 @@ class Scheduler:
 
 def _events(schedule: Schedule, found: Due, now: datetime) -> list[EventRow]:
     """Return what people should know about instants that run late, or not at all."""
-    late = [i for i in found.instants if now - i > LATE]
+    late = [i.at_utc for i in found.instants if now - i.at_utc > LATE]
     events = []
     if late:
         seconds = (now - late[0]).total_seconds()
         text = f"Schedule {schedule.name} starts {schedule.job_net} late: {len(late)} due instants, the oldest {seconds:.0f} s ago"
         events.append(_event("info", text, schedule, late, now))
     if found.has_skipped:
-        text = f"Schedule {schedule.name} leaves out instants before {found.instants[0].isoformat()}: they were missed too long ago"
+        text = f"Schedule {schedule.name} leaves out instants before {found.instants[0].at_utc.isoformat()}: they were missed too long ago"
         events.append(_event("warning", text, schedule, [], now))
     return events
 

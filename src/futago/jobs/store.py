@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +40,7 @@ class SessionRow:
     net_name: str
     digest: str
     state: SessionState
+    business_date: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,14 @@ class Moves:
 # --- starting ---------------------------------------------------------------------------------------------------------
 
 
-async def open_session(conn: Connection, net_name: str, *, trigger: str, trigger_key: str | None = None) -> Opened:
+async def open_session(
+    conn: Connection,
+    net_name: str,
+    *,
+    trigger: str,
+    trigger_key: str | None = None,
+    business_date: date | None = None,
+) -> Opened:
     """Make a session of a net with a waiting run for each job; the engine begins it within about 100 ms.
 
     Args:
@@ -124,6 +132,7 @@ async def open_session(conn: Connection, net_name: str, *, trigger: str, trigger
         net_name: which net; its present definition is what this session keeps.
         trigger: what started it, for people: ``manual``, ``schedule nightly-at-one``.
         trigger_key: the same key never starts a second session.
+        business_date: which date's work it is, for the jobs and for people.
 
     Raises:
         OperatorFault: there is no such net.
@@ -146,12 +155,13 @@ async def open_session(conn: Connection, net_name: str, *, trigger: str, trigger
         )
     inserted = await _fetch(
         conn,
-        "INSERT INTO job_session (net_name, digest, trigger, trigger_key) VALUES (%s, %s, %s, %s)"
+        "INSERT INTO job_session (net_name, digest, trigger, trigger_key, business_date) VALUES (%s, %s, %s, %s, %s)"
         " ON CONFLICT (trigger_key) DO NOTHING RETURNING session_id",
         net_name,
         digests[0][0],
         trigger,
         trigger_key,
+        business_date,
     )
     if not inserted:  # another transaction with this key was faster
         found = await _fetch(conn, "SELECT session_id FROM job_session WHERE trigger_key = %s", trigger_key)
@@ -175,7 +185,7 @@ async def start_session(conn: Connection, net_name: str, *, trigger: str, trigge
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-_SESSIONS = "SELECT session_id, net_name, digest, state FROM job_session"
+_SESSIONS = "SELECT session_id, net_name, digest, state, business_date FROM job_session"
 
 
 async def read_open(conn: Connection) -> tuple[list[SessionRow], list[RunRow]]:
@@ -219,8 +229,14 @@ async def read_schedules(conn: Connection) -> list[ScheduleRow]:
     return [ScheduleRow(str(name), spec, counted) for name, spec, counted in rows]
 
 
+async def read_calendars(conn: Connection) -> dict[str, Mapping[str, Any]]:
+    """Return all calendars: the object of each name."""
+    rows = await _fetch(conn, "SELECT calendar_name, spec FROM calendar")
+    return {str(name): spec for name, spec in rows}
+
+
 def _session(row: tuple[Any, ...]) -> SessionRow:
-    return SessionRow(int(row[0]), str(row[1]), str(row[2]), SessionState(row[3]))
+    return SessionRow(int(row[0]), str(row[1]), str(row[2]), SessionState(row[3]), row[4])
 
 
 async def _runs(conn: Connection, session_ids: Sequence[int]) -> list[RunRow]:

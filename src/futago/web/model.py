@@ -6,7 +6,7 @@ that a newer controller adds are kept.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -416,6 +416,42 @@ class JobNets(Shape):
     """All job nets, by name."""
 
     job_nets: list[JobNet]
+
+
+class Schedule(Shape):
+    """When a net is started by itself. `next_utc` null: never again, or not enabled."""
+
+    schedule_name: str
+    job_net: str
+    enabled: bool
+    timezone: str
+    next_utc: datetime | None
+    spec: dict[str, Any]
+
+
+class Schedules(Shape):
+    """All schedules, by name. `unreadable`: complaints about those that another version of the program wrote."""
+
+    schedules: list[Schedule]
+    unreadable: list[str]
+
+
+class PlannedStart(Shape):
+    """One start that will be made. `business_date`: the date whose work it is, in the schedule's time zone."""
+
+    at_utc: datetime
+    business_date: date
+    schedule_name: str
+    job_net: str
+    timezone: str
+
+
+class Upcoming(Shape):
+    """The starts until an instant, oldest first. `is_complete` false: there are more than were asked for."""
+
+    until_utc: datetime
+    is_complete: bool
+    starts: list[PlannedStart]
 
 
 class Session(Shape):

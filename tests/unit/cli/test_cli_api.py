@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -78,6 +80,28 @@ async def test_definitions_are_applied_and_a_net_is_run_and_shown(
     assert "1 waiting" in capsys.readouterr().out
     assert await futago("job", "nets", "--json") == 0
     assert json.loads(capsys.readouterr().out)["job_nets"][0]["net_name"] == "nightly"
+
+
+async def test_schedules_are_listed_with_the_starts_that_they_will_make(
+    futago: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    night = "---\nkind: Schedule\nname: night\njob_net: nightly\ntimezone: Asia/Tokyo\nat: ['25:30']\n"
+    off = "---\nkind: Schedule\nname: never\njob_net: nightly\ncron: '* * * * *'\nenabled: false\n"
+    (tmp_path / "all.yaml").write_text(TEXT + night + off)
+    assert await futago("apply", "-f", str(tmp_path / "all.yaml")) == 0
+    capsys.readouterr()
+    assert await futago("schedule", "list", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)["schedules"]
+    assert [(s["schedule_name"], bool(s["next_utc"])) for s in listed] == [("never", False), ("night", True)]
+    assert await futago("schedule", "upcoming", "--days", "3", "--json") == 0
+    starts = json.loads(capsys.readouterr().out)["starts"]
+    assert [s["schedule_name"] for s in starts] == ["night"] * 3
+    assert starts[0]["at_utc"] == listed[1]["next_utc"]
+    for start in starts:  # half past one of the day after the business date, in Tokyo
+        at = datetime.fromisoformat(start["at_utc"]).astimezone(ZoneInfo("Asia/Tokyo"))
+        assert (f"{at:%H:%M}", (at - timedelta(days=1)).date().isoformat()) == ("01:30", start["business_date"])
+    assert await futago("schedule", "upcoming", "--limit", "2") == 0
+    assert "these are the first 2" in capsys.readouterr().out
 
 
 async def test_a_wrong_file_is_refused_with_the_place_and_exit_code_two(

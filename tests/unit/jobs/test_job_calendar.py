@@ -1,166 +1,136 @@
-"""When schedules are due: against brute force, over the hours that come twice or never, and after gaps."""
+"""Business days and the words that choose days, against counting over ten years."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+import calendar as gregorian
+from datetime import date, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from futago.jobs.calendar import CATCH_UP, Due, check, due, instants_after, next_after
+from futago.jobs.calendar import (
+    EVERY_DAY,
+    WEEKDAYS,
+    Calendar,
+    Days,
+    IfClosed,
+    check_country,
+    read_days,
+    read_term,
+)
 
-TOKYO, BERLIN, UTC_ZONE = ZoneInfo("Asia/Tokyo"), ZoneInfo("Europe/Berlin"), ZoneInfo("UTC")
+MONDAY_TO_FRIDAY = frozenset(range(5))
+BANK = Calendar(weekdays=MONDAY_TO_FRIDAY, country="JP", closed=read_days(["12-31", "01-02", "01-03"]))
+TEN_YEARS = [date(2020, 1, 1) + timedelta(days=n) for n in range(3653)]
 
 
-def utc(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> datetime:
-    return datetime(year, month, day, hour, minute, tzinfo=UTC)
+def chosen(*terms: str, kept: Calendar = EVERY_DAY, year: int = 2026, month: int | None = None) -> list[str]:
+    days = Days(tuple(read_term(t) for t in terms))
+    return [str(d) for d in TEN_YEARS if d.year == year and month in (None, d.month) and days.has(d, kept)]
 
 
-def test_time_of_day_is_that_of_the_zone() -> None:
-    assert next_after("0 1 * * *", TOKYO, utc(2026, 3, 1)) == utc(2026, 3, 1, 16)
-    assert next_after("0 1 * * *", TOKYO, utc(2026, 3, 1, 16)) == utc(2026, 3, 2, 16)
+def test_japanese_bank_is_closed_on_public_holidays_their_substitutes_and_around_new_year() -> None:
+    closed = ["2026-01-01", "2026-01-02", "2026-05-03", "2026-05-06", "2026-09-22", "2026-12-31", "2026-11-21"]
+    assert [d for d in closed if BANK.is_open(date.fromisoformat(d))] == []
+    assert BANK.is_open(date(2026, 5, 7)) and BANK.is_open(date(2026, 12, 30))
 
 
-def test_hour_that_does_not_exist_runs_right_after_the_jump() -> None:
-    assert list(zip(range(2), instants_after("30 2 * * *", BERLIN, utc(2026, 3, 28, 12)), strict=False)) == [
-        (0, utc(2026, 3, 29, 1)),
-        (1, utc(2026, 3, 30, 0, 30)),
+def test_day_that_is_named_open_is_open_whatever_it_is() -> None:
+    kept = Calendar(weekdays=MONDAY_TO_FRIDAY, country="JP", opened=read_days(["2026-01-01", "02-28"]))
+    assert kept.is_open(date(2026, 1, 1)) and kept.is_open(date(2026, 2, 28)) and not kept.is_open(date(2026, 3, 1))
+
+
+def test_words_choose_the_days_that_they_say() -> None:
+    assert chosen("2nd tue", month=11) == ["2026-11-10"]
+    assert chosen("last fri", month=11) == ["2026-11-27"]
+    assert chosen("last day", month=2) == ["2026-02-28"]
+    assert chosen("25th day", "2nd last day", month=2) == ["2026-02-25", "2026-02-27"]
+    assert chosen("31st day") == [f"2026-{m:02}-31" for m in (1, 3, 5, 7, 8, 10, 12)]
+    assert chosen("1st business", kept=BANK, month=1) == ["2026-01-05"]
+    assert chosen("last business", kept=BANK, month=12) == ["2026-12-30"]
+    assert chosen("2nd last business", kept=BANK, month=5) == ["2026-05-28"]
+    assert chosen("2026-12-24") == ["2026-12-24"]
+    assert chosen("5th mon", month=2) == []
+
+
+@pytest.mark.parametrize("bad", ["", "monday", "0th day", "32nd day", "first mon", "2026-02-30", "2 mon", "last"])
+def test_words_that_choose_nothing_are_refused_with_a_sentence(bad: str) -> None:
+    with pytest.raises(ValueError, match=r"write such as|a month has no"):
+        read_term(bad)
+
+
+def test_countries_and_regions_that_nobody_keeps_are_refused() -> None:
+    check_country("DE", "BY")
+    with pytest.raises(ValueError, match="no public holidays"):
+        check_country("XX", "")
+    with pytest.raises(ValueError, match="not a region of JP"):
+        check_country("JP", "13")
+
+
+kept_calendars = st.sampled_from(
+    [
+        BANK,
+        Calendar(weekdays=MONDAY_TO_FRIDAY, country="DE", region="BY"),
+        Calendar(weekdays=frozenset({0, 2}), opened=read_days(["12-24"])),
+        EVERY_DAY,
     ]
-
-
-def test_hour_that_comes_twice_runs_once() -> None:
-    got = [i for _, i in zip(range(2), instants_after("30 2 * * *", BERLIN, utc(2026, 10, 24, 12)), strict=False)]
-    assert got == [utc(2026, 10, 25, 0, 30), utc(2026, 10, 26, 1, 30)]
-    for minutes in range(0, 180, 7):  # wherever the walk begins in that night
-        since = utc(2026, 10, 25, 0, 31) + timedelta(minutes=minutes)
-        assert next_after("30 2 * * *", BERLIN, since) == utc(2026, 10, 26, 1, 30)
-
-
-def test_interval_follows_the_real_time_through_the_night_of_the_change() -> None:
-    since = utc(2026, 10, 24, 23, 55)
-    got = [i for _, i in zip(range(12), instants_after("*/30 * * * *", BERLIN, since), strict=False)]
-    assert got == [utc(2026, 10, 25) + timedelta(minutes=30 * n) for n in range(12)]
-
-
-def test_nothing_is_due_before_its_time_and_each_instant_once() -> None:
-    assert due("0 * * * *", UTC_ZONE, since=utc(2026, 1, 1, 0), now=utc(2026, 1, 1, 0, 59)) == Due()
-    assert due("0 * * * *", UTC_ZONE, since=utc(2026, 1, 1, 0), now=utc(2026, 1, 1, 1)).instants == (
-        utc(2026, 1, 1, 1),
-    )
-    assert due("0 * * * *", UTC_ZONE, since=utc(2026, 1, 1, 1), now=utc(2026, 1, 1, 1)) == Due()
-
-
-def test_clock_that_went_back_fires_nothing_again() -> None:
-    assert due("* * * * *", UTC_ZONE, since=utc(2026, 1, 1, 12), now=utc(2026, 1, 1, 3)) == Due()
-
-
-def test_instants_missed_in_a_short_gap_all_run() -> None:
-    found = due("*/10 * * * *", UTC_ZONE, since=utc(2026, 1, 1, 12), now=utc(2026, 1, 1, 12, 35))
-    assert found == Due((utc(2026, 1, 1, 12, 10), utc(2026, 1, 1, 12, 20), utc(2026, 1, 1, 12, 30)))
-
-
-def test_after_a_long_gap_the_last_hour_runs_and_the_rest_is_left_out() -> None:
-    found = due("*/10 * * * *", UTC_ZONE, since=utc(2026, 1, 1), now=utc(2026, 1, 3, 12, 5))
-    assert len(found.instants) == 6
-    assert found.instants[-1] == utc(2026, 1, 3, 12)
-    assert found.has_skipped
-
-
-@pytest.mark.parametrize("days", [1, 20, 300])
-def test_nightly_batch_missed_long_ago_runs_once(days: int) -> None:
-    now = utc(2026, 12, 3, 6)
-    found = due("0 1 * * *", UTC_ZONE, since=now - timedelta(days=days), now=now)
-    assert found == Due((utc(2026, 12, 3, 1),), has_skipped=days > 1)
-
-
-def test_yearly_instant_missed_long_ago_is_found() -> None:
-    found = due("0 1 1 1 *", UTC_ZONE, since=utc(2025, 12, 31), now=utc(2026, 11, 1))
-    assert found == Due((utc(2026, 1, 1, 1),))
-
-
-@pytest.mark.parametrize("bad", ["", "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "x * * * *", "*/0 * * * *", "0 0 30 2 *"])  # fmt: skip
-def test_bad_expression_is_refused_with_a_sentence(bad: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        check(bad)
-
-
-field = st.sampled_from(["*", "*/7", "3", "10-20", "5,25,45"])
-hours = st.sampled_from(["*", "*/6", "2", "1-3", "0,12,23"])
-days = st.sampled_from(["*", "1", "15,31"])
-weekdays = st.sampled_from(["*", "1-5", "0"])
-
-
-def values(text: str, low: int, high: int) -> set[int]:
-    found: set[int] = set()
-    for part in text.split(","):
-        span, _, step = part.partition("/")
-        first, _, last = span.partition("-")
-        numbers = range(low, high + 1) if span == "*" else range(int(first), int(last or first) + 1)
-        found |= set(numbers[:: int(step or 1)])
-    return found
+)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    minute=field,
-    hour=hours,
-    day=days,
-    weekday=weekdays,
-    start=st.integers(0, 3650),
-    zone=st.sampled_from([TOKYO, UTC_ZONE]),
+    kept=kept_calendars,
+    nth=st.integers(1, 7),
+    is_last=st.booleans(),
+    unit=st.sampled_from(["day", "business", *WEEKDAYS]),
 )
-def test_instants_are_those_of_brute_force(
-    minute: str, hour: str, day: str, weekday: str, start: int, zone: ZoneInfo
+def test_ordinals_are_those_of_counting_each_month_of_ten_years(
+    kept: Calendar, nth: int, is_last: bool, unit: str
 ) -> None:
-    """Every minute of three days is looked at; in zones without daylight saving there is nothing to interpret."""
-    since = utc(2020, 1, 1) + timedelta(days=start)
-    minutes, hours_, dom, dow = values(minute, 0, 59), values(hour, 0, 23), values(day, 1, 31), values(weekday, 0, 6)
-    either = day != "*" and weekday != "*"
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(nth, "th")
+    days = Days((read_term(f"{nth}{ending} {'last ' if is_last else ''}{unit}"),))
     expected = []
-    for n in range(1, 3 * 1440 + 1):
-        at = (since + timedelta(minutes=n)).astimezone(zone)
-        matches = [at.day in dom, at.isoweekday() % 7 in dow]
-        if at.minute in minutes and at.hour in hours_ and (any(matches) if either else all(matches)):
-            expected.append(at.astimezone(UTC))
-    found = []
-    for instant in instants_after(f"{minute} {hour} {day} * {weekday}", zone, since):
-        if instant > since + timedelta(days=3):
-            break
-        found.append(instant)
-    assert found == expected
+    for year in range(2020, 2030):
+        for month in range(1, 13):
+            month_days = [date(year, month, n + 1) for n in range(gregorian.monthrange(year, month)[1])]
+            those = [
+                d
+                for d in month_days
+                if unit == "day" or (kept.is_open(d) if unit == "business" else WEEKDAYS[d.weekday()] == unit)
+            ]
+            if len(those) >= nth:
+                expected.append(those[-nth if is_last else nth - 1])
+    assert [d for d in TEN_YEARS if d.year < 2030 and days.has(d, kept)] == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
-    cron=st.sampled_from(["* * * * *", "*/15 * * * *", "30 2 * * *", "0 1 * * 1", "59 23 31 12 *"]),
-    zone=st.sampled_from([TOKYO, BERLIN]),
-    steps=st.lists(st.integers(1, 3 * 86400), min_size=1, max_size=12),
+    kept=kept_calendars,
+    terms=st.lists(st.sampled_from(["25th day", "last day", "sat", "2nd sun", "2026-05-04", "day"]), min_size=1),
+    but=st.lists(st.sampled_from(["1st sat", "last day", "2026-05-04"]), max_size=2),
+    months=st.frozensets(st.integers(1, 12), max_size=3),
+    if_closed=st.sampled_from(IfClosed),
 )
-def test_looking_at_any_moments_fires_no_instant_twice_and_none_early(
-    cron: str, zone: ZoneInfo, steps: list[int]
+def test_closed_days_move_or_fall_away_as_when_each_day_is_moved_by_hand(
+    kept: Calendar, terms: list[str], but: list[str], months: frozenset[int], if_closed: IfClosed
 ) -> None:
-    now = counted = utc(2026, 10, 20)
-    fired: list[datetime] = []
-    for step in steps:
-        now += timedelta(seconds=step)
-        found = due(cron, zone, since=counted, now=now)
-        assert all(counted < i <= now for i in found.instants)
-        if not found.has_skipped:
-            missed = [i for i in _until(cron, zone, counted, now) if i not in found.instants]
-            assert missed == []
+    meant, not_meant = [read_term(t) for t in terms], [read_term(t) for t in but]
+    days = Days(tuple(meant), tuple(not_meant), months, if_closed)
+    expected = set()
+    for day in TEN_YEARS:
+        named = any(t(day, kept) for t in meant) and not any(t(day, kept) for t in not_meant)
+        if not named or (months and day.month not in months):
+            continue
+        if if_closed is IfClosed.RUN:
+            expected.add(day)
+        elif if_closed is IfClosed.SKIP:
+            expected |= {day} if kept.is_open(day) else set()
         else:
-            assert all(i in found.instants for i in _until(cron, zone, now - CATCH_UP, now))
-        fired += found.instants
-        counted = found.instants[-1] if found.instants else counted
-    assert fired == sorted(set(fired))
-
-
-def _until(cron: str, zone: ZoneInfo, since: datetime, now: datetime) -> list[datetime]:
-    found: list[datetime] = []
-    for instant in instants_after(cron, zone, since):
-        if instant > now:
-            return found
-        found.append(instant)
-    return found
+            step = timedelta(days=-1 if if_closed is IfClosed.BEFORE else 1)
+            moved = day
+            while not kept.is_open(moved):
+                moved += step
+            expected.add(moved)
+    middle = [d for d in TEN_YEARS if 2021 <= d.year <= 2028]  # a move over the ends is not seen from inside
+    assert [d for d in middle if days.has(d, kept)] == sorted(d for d in expected if 2021 <= d.year <= 2028)

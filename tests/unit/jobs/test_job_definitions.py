@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from futago.inventory.definitions import parse
-from futago.jobs.definitions import JobNet, Schedule, find_circle, read_net
+from futago.jobs.definitions import JobNet, find_circle, read_net
 from futago.jobs.model import ENDS, SUCCESS, JobName, JobState, Need
+from futago.jobs.schedule_definitions import Schedule
 from futago.runtime.faults import Corrupt, OperatorFault
 
 

@@ -501,6 +501,23 @@ async def test_moves_from_a_state_that_is_gone_write_nothing(world: World) -> No
     assert await world.states(session) == {"a": "waiting", "b": "waiting"}
 
 
+async def test_job_of_a_schedule_knows_its_business_date(world: World) -> None:
+    """Half past one at night, written as 25:30: the work of the day before."""
+    text = net("n", f"{{name: a, host: h1, command: 'echo $FUTAGO_BUSINESS_DATE >>{world.oracle}'}}")
+    night = "kind: Schedule\nname: night\njob_net: n\ntimezone: Asia/Tokyo\ncalendar: bank\nat: '25:30'\n"
+    bank = "kind: Calendar\nname: bank\ncountry: JP\nweekdays: [mon, tue, wed, thu, fri]\n"
+    await world.define("---\n".join((text, night, bank)))
+    await world.store.commit(lambda c: c.execute(b"ALTER TABLE schedule DISABLE TRIGGER USER"), name="test.trigger")
+    since = datetime(2026, 5, 1, 12, tzinfo=UTC)  # a Friday; then come two days of a weekend and three of holidays
+    await world.store.commit(lambda c: c.execute("UPDATE schedule SET changed_utc = %s", (since,)), name="test.since")
+    for hours in range(24 * 7):
+        await scheduler(world.store, Clock(since + timedelta(hours=hours, minutes=31))).round()
+    await world.define(night + "enabled: false\n")  # the engine's own clock shows another year
+    async with world.engine():
+        await until(lambda: len(lines(world.oracle)) == 2, what="both nights")
+    assert sorted(lines(world.oracle)) == ["2026-05-01", "2026-05-07"]
+
+
 SCHEDULE = """
 kind: Schedule
 name: every-hour
