@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from futago.intake.journal import repair
-from futago.intake.model import Position, Record
-from futago.intake.segment import scan
+from futago.intake.model import Position, Protocol, Record
+from futago.intake.segment import scan, walk
 from futago.intake.wire import Records
 from futago.intake.writer import Batch, JournalWriter
 from futago.runtime.faults import RemoteProtocolFault
@@ -31,7 +31,8 @@ class JournalCopy:
         self._flow = asyncio.Event()
         self._handed = dict(last)
         self.last = dict(last)  # incarnation -> last durable sequence
-        self.on_records: Callable[[str, list[Record]], None] = lambda incarnation, records: None
+        # Told of the SNMP notifications that were taken, with their incarnation.
+        self.on_notifications: Callable[[str, list[Record]], None] = lambda incarnation, records: None
         self.writer = JournalWriter(root, on_synced=self._tell, interval_s=INTERVAL_S)
 
     @classmethod
@@ -59,20 +60,20 @@ class JournalCopy:
         Raises:
             RemoteProtocolFault: they do not pass their check.
         """
-        found = scan(message.data)
-        if found.end != len(message.data) or not found.records or found.records[-1].sequence != message.last:
+        found = walk(message.data, choose=Protocol.SNMP_UDP)
+        if found.end != len(message.data) or not found.first or found.last != message.last:
             raise RemoteProtocolFault("records that do not pass their check")
-        known, skipped, first = self._handed.get(message.incarnation.id, 0), 0, 0
-        for record in found.records:
-            if record.sequence > known:
-                first = record.sequence
-                break
-            skipped += record.stored_bytes
-        data = message.data[skipped:]
+        known = self._handed.get(message.incarnation.id, 0)
+        first, data = found.first, message.data
+        if first <= known:
+            unknown = [record for record in scan(data).records if record.sequence > known]
+            data = data[len(data) - sum(record.stored_bytes for record in unknown) :]
+            first = unknown[0].sequence if unknown else 0
         if data:
             self._handed[message.incarnation.id] = message.last
             self.writer.append(Batch(message.incarnation, first, message.last, len(data), [data]))
-            self.on_records(message.incarnation.id, found.records)
+            if found.chosen:
+                self.on_notifications(message.incarnation.id, found.chosen)
 
     async def room(self) -> None:
         """Wait while the disk does not keep up."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from futago.intake.framing import Frame, SyslogFraming
+from futago.intake.mmsg import BATCH, BatchReceiver
 from futago.intake.model import Flag, Protocol
 from futago.intake.own import OwnJournal
 from futago.runtime.clock import S
@@ -138,6 +139,7 @@ class UdpPort:
                 break
         self._sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self.port = self._sock.getsockname()[1]
+        self._batches = BatchReceiver(self._sock)
         self._turns: Turns | None = None
         self._ports: list[UdpPort] = []
 
@@ -182,15 +184,13 @@ class UdpPort:
         if self in turns.stalled_ports:
             self._drain_stamped(turns, now_ns)
             return
-        receive, add, packed, protocol = self._sock.recvfrom, journal.add, self._addresses.packed, self._protocol
         count = 0
         try:
-            while count < DRAIN_MAX:
-                data, address = receive(65536)
-                count += 1
-                add(data, protocol=protocol, source=packed(address[0]), port=address[1], time_ns=now_ns)
-        except BlockingIOError:
-            pass
+            while count < DRAIN_MAX and (found := self._batches.receive()):
+                count += len(found)
+                journal.add_many(found, protocol=self._protocol, time_ns=now_ns)
+                if len(found) < BATCH:
+                    break
         except OSError:
             self.errors += 1
         self.received += count

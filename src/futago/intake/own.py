@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import msgspec
 
 from futago.intake.model import NO_SOURCE, Incarnation, Mark, Protocol
-from futago.intake.segment import pack_record
+from futago.intake.segment import pack_record, pack_records
 from futago.intake.writer import Batch, JournalWriter
 from futago.runtime import clock
 
@@ -50,6 +51,7 @@ class OwnJournal:
         self.is_disk_short = False
         self._batch: list[bytes] = []
         self._batch_bytes = 0
+        self._handed = 0  # the last sequence that the writer was given
 
     @property
     def is_congested(self) -> bool:
@@ -77,10 +79,18 @@ class OwnJournal:
         self._batch.append(packed)
         self._batch_bytes += len(packed)
 
+    def add_many(self, messages: Iterable[tuple[bytes, bytes, int]], *, protocol: int, time_ns: int) -> None:
+        """Append (data, source, port) of messages that were received together."""
+        pieces, self.sequence, size = pack_records(
+            messages, first=self.sequence + 1, time_ns=time_ns, protocol=protocol
+        )
+        self._batch += pieces
+        self._batch_bytes += size
+
     def hand(self) -> None:
         """Give what was added to the writer."""
         if self._batch:
-            first = self.sequence - len(self._batch) + 1
+            first, self._handed = self._handed + 1, self.sequence
             self.writer.append(Batch(self.incarnation, first, self.sequence, self._batch_bytes, self._batch))
             self._batch = []
             self._batch_bytes = 0

@@ -16,18 +16,22 @@ import msgspec
 
 from futago.intake.journal import Folder, SegmentFile, end_of, folders, segments
 from futago.intake.model import Incarnation, Position, Record
-from futago.intake.segment import SEGMENT_HEAD_BYTES, resume, scan, unpack_head
+from futago.intake.segment import SEGMENT_HEAD_BYTES, resume, scan, unpack_head, walk
 from futago.runtime.faults import Corrupt
 
 READ_BYTES = 1 << 20
 
 
 class Read(msgspec.Struct, frozen=True, gc=False):
-    """Records that follow each other in one incarnation. `raw` holds exactly their bytes."""
+    """Records that follow each other in one incarnation, from sequence `first` to `last`. `raw` holds exactly their
+    bytes; a reader of raw bytes leaves `records` empty.
+    """
 
     incarnation: Incarnation
     records: list[Record]
     raw: bytes
+    first: int
+    last: int
 
 
 @dataclass(slots=True)
@@ -49,9 +53,11 @@ class JournalReader:
     Args:
         root: the journal; it need not exist yet.
         after: incarnation -> sequence: what was read before; incarnations that are missing are read from their start.
+        is_raw: check records, but do not build them.
     """
 
-    def __init__(self, root: Path, after: Mapping[str, int]) -> None:
+    def __init__(self, root: Path, after: Mapping[str, int], *, is_raw: bool = False) -> None:
+        self._is_raw = is_raw
         self._root = root
         self._after = dict(after)
         self._done: set[str] = set()
@@ -91,12 +97,19 @@ class JournalReader:
         limit = through.sequence if through is not None and through.incarnation == at.folder.id else None
         if at.until is not None:
             limit = at.until - 1 if limit is None else min(limit, at.until - 1)
-        found = scan(data, after=max(after, at.file.first_sequence - 1), through=limit)
-        if not found.records:
+        after = max(after, at.file.first_sequence - 1)
+        if self._is_raw:
+            walked = walk(data, after=after, through=limit)
+            records, first, last, end = list[Record](), walked.first, walked.last, walked.end
+        else:
+            scanned = scan(data, after=after, through=limit)
+            records, end = scanned.records, scanned.end
+            first, last = (records[0].sequence, records[-1].sequence) if records else (0, 0)
+        if not end:
             return None
-        at.offset += found.end
-        self._after[at.folder.id] = found.records[-1].sequence
-        return Read(at.incarnation, found.records, data[: found.end])
+        at.offset += end
+        self._after[at.folder.id] = last
+        return Read(at.incarnation, records, data[:end], first, last)
 
     def _leave(self) -> bool:
         """At the end of what can be read in this segment: go on behind it if something newer exists."""

@@ -171,7 +171,7 @@ class Receiver:
             durable=self.safe_sequence,
         )
         self.informs.note(recent, incarnation=incarnation, is_own=True)
-        self.copy.on_records = lambda other, records: self.informs.note(records, incarnation=other, is_own=False)
+        self.copy.on_notifications = lambda other, records: self.informs.note(records, incarnation=other, is_own=False)
         self.upstream.on_acked = self._release
 
     def _synced(self) -> None:

@@ -13,7 +13,9 @@ caller to say, who knows whether more may come. `resume` finds the next sound re
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 from futago.intake.model import DATA_BYTES_MAX, Incarnation, IncarnationId, Record
@@ -24,6 +26,7 @@ _SEGMENT_MAGIC = b"FUTAGOJ1"
 _SEGMENT = struct.Struct("<8sHHQQqq16sI")
 SEGMENT_HEAD_BYTES = _SEGMENT.size
 _RECORD = struct.Struct("<HHIIBBHQq16s")
+_RECORD_NUMBERS = struct.Struct("<IIIBxxxQ")  # magic and the zero behind it, crc, length, protocol, sequence
 _RECORD_START = struct.Struct("<HHI")
 _RECORD_REST = struct.Struct("<IBBHQq16s")
 RECORD_HEAD_BYTES = _RECORD.size
@@ -99,6 +102,61 @@ def pack_record(
     """Return a record as it is stored and sent. `source` has 16 bytes, `data` at most DATA_BYTES_MAX."""
     rest = _RECORD_REST.pack(len(data), protocol, flags, port, sequence, time_ns, source) + data
     return _RECORD_START.pack(RECORD_MAGIC, 0, crc32(rest)) + rest
+
+
+def pack_records(
+    messages: Iterable[tuple[bytes, bytes, int]], *, first: int, time_ns: int, protocol: int
+) -> tuple[list[bytes], int, int]:
+    """Return records of messages that were received together, numbered from `first`; as pieces to be joined, with the
+    last sequence and their size.
+
+    Args:
+        messages: data, source and port of each.
+    """
+    pack_start, pack_rest, check = _RECORD_START.pack, _RECORD_REST.pack, crc32
+    pieces: list[bytes] = []
+    add = pieces.append
+    sequence, size = first - 1, 0
+    for data, source, port in messages:
+        sequence += 1
+        rest = pack_rest(len(data), protocol, 0, port, sequence, time_ns, source) + data
+        add(pack_start(RECORD_MAGIC, 0, check(rest)))
+        add(rest)
+        size += len(rest)
+    return pieces, sequence, size + _CRC_FROM * (sequence - first + 1)
+
+
+class Walk(NamedTuple):
+    """A walk over records that builds only the chosen ones; else as Scan. `first` is 0 if there is none."""
+
+    first: int
+    last: int
+    end: int
+    is_damaged: bool
+    chosen: list[Record]
+
+
+def walk(buffer: bytes, *, after: int = 0, through: int | None = None, choose: int | None = None) -> Walk:
+    """Check the records of `buffer` as `scan` does, for a third of its cost. `choose`: build those of this protocol."""
+    unpack, check = _RECORD_NUMBERS.unpack_from, crc32
+    chosen: list[Record] = []
+    offset, size, first = 0, len(buffer), 0
+    while size - offset >= RECORD_HEAD_BYTES:
+        magic, crc, length, protocol, sequence = unpack(buffer, offset)
+        if magic != RECORD_MAGIC or length > DATA_BYTES_MAX:
+            return Walk(first, after, offset, True, chosen)
+        end = offset + RECORD_HEAD_BYTES + length
+        if end > size:
+            break
+        if sequence <= after or check(buffer[offset + _CRC_FROM : end]) != crc:
+            return Walk(first, after, offset, True, chosen)
+        if through is not None and sequence > through:
+            break
+        if protocol == choose:
+            chosen += scan(buffer[offset:end]).records
+        first = first or sequence
+        after, offset = sequence, end
+    return Walk(first, after, offset, False, chosen)
 
 
 def scan(buffer: bytes, start: int = 0, *, after: int = 0, through: int | None = None) -> Scan:

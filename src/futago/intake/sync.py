@@ -223,7 +223,7 @@ class Upstream:
             await asyncio.sleep(BEAT_S)
 
     async def _stream(self, stream: FrameStream[DownstreamMessage], have: Have, peer: Peer) -> None:
-        reader = JournalReader(self._root, self._after(have))
+        reader = JournalReader(self._root, self._after(have), is_raw=True)
         own = self._journal.incarnation.id
         try:
             while self.peer == peer:
@@ -255,10 +255,9 @@ class Upstream:
         return after | {one.id: ALL for one in known if one.ordinal < newest}
 
     async def _send(self, stream: FrameStream[DownstreamMessage], found: Read) -> None:
-        first, last = found.records[0].sequence, found.records[-1].sequence
-        self._unacked.append((Position(found.incarnation.id, last), len(found.raw)))
+        self._unacked.append((Position(found.incarnation.id, found.last), len(found.raw)))
         self._unacked_bytes += len(found.raw)
-        await stream.send(Records(found.incarnation, first, last, found.raw))
+        await stream.send(Records(found.incarnation, found.first, found.last, found.raw))
 
 
 class Downstream:

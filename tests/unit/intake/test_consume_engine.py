@@ -112,7 +112,7 @@ async def test_the_sender_is_found_by_its_address_then_by_the_name_in_its_messag
         disks.of1.add(head + b"web1 a: n=1", source="10.0.0.1")
         disks.of1.add(head + b"web1 a: n=2", source="10.0.0.2")
         disks.of1.add(head + b"DB1.example.org a: n=3", head + b"nobody a: n=4", source="10.0.0.9")
-        disks.of1.add(b"<13>1 - web1 a - - [x@1 k=\"v\"] n=5", source="fd00::1")
+        disks.of1.add(b'<13>1 - web1 a - - [x@1 k="v"] n=5', source="fd00::1")
         await consumed(database, disks)
     found = await all_rows(database, "SELECT message, host_name, detail->'structured' FROM event ORDER BY message")
     assert found == [

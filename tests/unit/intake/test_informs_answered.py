@@ -225,10 +225,11 @@ class Relay:
                     data, self._sender = one.recvfrom(65536)
                     is_question = version_of(data) == 3 and usm.parse(data).boots == 0
                     self._back.sendto(data, ("127.0.0.1", self.target))
-                elif is_question or not loses_informs_answers:
-                    self._front.sendto(one.recv(65536), self._sender)
-                else:
-                    one.recv(65536)
+                    continue
+                answer, source = one.recvfrom(65536)
+                is_late = source[1] != self.target  # of the member that was asked before
+                if not is_late and (is_question or not loses_informs_answers):
+                    self._front.sendto(answer, self._sender)
 
     def close(self) -> None:
         self._front.close()
