@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -64,7 +65,12 @@ class Walk:
         """Do one scene; return its row."""
         began = time.monotonic()
         step = Step(self.world(), scene)
-        row = step.run()
+        try:
+            row = step.run()
+        except (FutagoFault, AssertionError, OSError) as e:  # the pair was not even whole before: begin again, once
+            say(f"  !! {scene.name}: {e}; a new pair is made")
+            self.down()
+            row = Step(self.world(), scene).run()
         line: Line = {**json.loads(row.line()), "ok": row.is_good, "took_s": round(time.monotonic() - began, 1)}
         try:
             self._heal()
@@ -152,6 +158,7 @@ def main() -> int:
     parser.add_argument("--recovery", default="manual", choices=("manual", "auto"))
     parser.add_argument("--profile", default="default")
     a = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("faults.py: told to stop"))  # the lab goes with us
     if a.recorded:
         lines = [json.loads(line) for line in a.recorded.read_text(encoding="utf-8").splitlines()]
     else:
