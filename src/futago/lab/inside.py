@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -38,6 +39,9 @@ class HostProcess(subprocess.Popen[AnyStr]):
             if inner := machine.children(self.pid):
                 with suppress(ProcessLookupError):
                     os.kill(inner[0], sig)
+                # A host that shuts down stops all its programs for a moment (systemd-shutdown), and nsenter stops with
+                # its own; nobody inside can wake it.
+                super().send_signal(signal.SIGCONT)
                 return
             if time.monotonic() > end:
                 super().send_signal(sig)
