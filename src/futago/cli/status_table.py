@@ -47,6 +47,14 @@ def _members(s: dict[str, Any]) -> Any:
     return table
 
 
+def _device(fence: dict[str, Any]) -> str:
+    """Return what a row of the power devices is about; a member may have several, and a watchdog of its own."""
+    level = fence.get("level", 1)
+    if level == 0:
+        return f"watchdog of {fence['member']}"
+    return f"fence of {fence['member']} ({fence['driver']}{f', level {level}' if level > 1 else ''})"
+
+
 def _surroundings(s: dict[str, Any]) -> Any:
     from rich.table import Table
 
@@ -57,7 +65,7 @@ def _surroundings(s: dict[str, Any]) -> Any:
         age = fence.get("tested_ago_s")
         tested = "never tested" if age is None else f"tested {age:.0f} s ago"
         table.add_row(
-            f"fence of {fence['member']} ({fence['driver']})",
+            _device(fence),
             _ok(fence["ok"], fence["state"], "FAILS"),
             fence.get("error") or tested,
         )

@@ -148,7 +148,7 @@ class Pair:
 
 
 async def test_outcomes_become_facts_and_the_self_test_has_an_age(bmc: Bmc) -> None:
-    pair = Pair(bmc.settings(deadline_s=2.0))
+    pair = Pair(bmc.settings(deadline_s=1.0))
     board, desk = pair.board, pair.desk
     assert board.fence.is_configured and not pair.is_fresh("m2")
     await desk.test()
