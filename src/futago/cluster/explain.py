@@ -2,7 +2,7 @@
 
 Lives here: the questions, the shape of the answers, and facts as bytes, so that whoever asks may think for himself
 instead of holding the controller up. Must not live here: a second opinion; every step of an answer is what the
-production `decide` does with the facts as they would be (course.py plays it through). Pure: no clock, no I/O.
+production `decide` does with the facts as they would be (foresee.py breaks one thing, course.py plays it through). Pure: no clock, no I/O.
 
 How to use it: the controller hands out `pack(facts, now)`; the CLI or the web program calls `unpack` and then `why`
 and `what_if`. An answer costs some 10 to 300 ms of one processor, which is why the controller does not give it.
@@ -19,7 +19,6 @@ import msgspec
 from futago.cluster.decide import decide, matching_row
 from futago.cluster.model import Decision, Facts, MemberName
 from futago.cluster.situation import Situation
-from futago.runtime.faults import OperatorFault
 
 
 class Failure(Enum):
@@ -117,11 +116,10 @@ def what_if(facts: Facts, now: int, failure: Failure) -> Answer:
 
     Returns:
         The answer. It never raises for odd facts: what cannot be told is said.
-
-    Raises:
-        OperatorFault: not built yet.
     """
-    raise OperatorFault("What would happen is not played through by this version.", code="explain.unbuilt")
+    from futago.cluster.foresee import answer  # it needs the nouns of this file
+
+    return answer(facts, now, failure)
 
 
 def what_ifs(facts: Facts, now: int) -> tuple[Answer, ...]:

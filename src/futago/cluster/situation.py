@@ -445,7 +445,7 @@ class Situation:
     @once
     def wants_peer(self) -> bool:
         """T5 should begin, or go on: once enforced, the bounds of its beginning no longer matter."""
-        if self.f.gate is not Gate.OPEN or not self.is_peer_following:
+        if self.f.gate is not Gate.OPEN or not self.is_peer_following or not self.pg.is_disk_ok:
             return False
         if self.pg.enforced is True:
             return True

@@ -55,7 +55,7 @@ from futago.cluster.model import (
     StartPg,
     Wants,
 )
-from futago.cluster.status import is_fit, word
+from futago.cluster.word import is_fit, word
 
 ASKED = Wants("drop", Epoch(6))
 

@@ -124,5 +124,14 @@ def read_if_any(s: Situation) -> Actions:
     return (ReadRegister(),) if s.w.is_configured and not s.w.is_pending and is_due else ()
 
 
+def quiet_and_kill(s: Situation) -> Actions:
+    return (*quiet(s), KillPg()) if s.pg.state is PgState.HUNG else quiet(s)
+
+
+def is_down_on_bad_disk(s: Situation) -> bool:
+    """PostgreSQL is down or hangs, and starting it anew on this volume would change nothing."""
+    return not s.pg.is_disk_ok and (s.pg.state in NOT_RUNNING or s.pg.state is PgState.HUNG)
+
+
 def is_running(s: Situation) -> bool:
     return s.pg.state not in NOT_RUNNING

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from futago.cluster.model import PairState, PgState
 from futago.cluster.rules.deeds import adopt, promise_blank, read_if_any, stop
-from futago.cluster.rules.row import Row, always
+from futago.cluster.rules.row import Row, always, nothing
 from futago.cluster.situation import Situation, is_same
 
 
@@ -75,6 +75,16 @@ def _is_own_solo_win(s: Situation) -> bool:
 
 LEARN_ROWS = (
     Row(
+        "L2.unable",
+        lambda s: not s.f.durable.is_able and (s.is_own_win or s.peer_names_me),
+        "{me} may serve alone, and cannot make that durable: its system disk cannot be written.",
+        nothing,
+        PairState.BLOCKED,
+        "futago recover",
+        waits_for="the system disk",
+        keeps_wants=True,
+    ),
+    Row(
         "T1.adopt",
         _is_own_solo_win,
         "The third vote decided that {me} goes on alone; {me} makes that durable before it stops waiting for {peer}.",
@@ -110,6 +120,15 @@ LEARN_ROWS = (
         "A newer view is known, in which {me} does not serve as it does now: it stops first.",
         stop,
         PairState.SWITCHING,
+    ),
+    Row(
+        "L3.unable",
+        lambda s: not s.f.durable.is_able,
+        "A newer view is known, and {me} cannot make it durable: its system disk cannot be written.",
+        nothing,
+        PairState.BLOCKED,
+        "futago recover",
+        waits_for="the system disk",
     ),
     Row(
         "T6.learn",

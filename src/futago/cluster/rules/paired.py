@@ -16,8 +16,10 @@ from futago.cluster.rules.deeds import (
     enforce_shut,
     give,
     hold,
+    is_down_on_bad_disk,
     is_running,
     quiet,
+    quiet_and_kill,
     read_if_any,
     stop_for_handover,
 )
@@ -105,6 +107,15 @@ PAIRED_ROWS = (
         PairState.BLOCKED,
         "futago recover",
         waits_for="the peer to be fit, or an operator",
+    ),
+    Row(
+        "P9.bad-disk",
+        is_down_on_bad_disk,
+        "PostgreSQL of {me} is down, its data volume cannot be written, and {peer} cannot take over now.",
+        quiet_and_kill,
+        PairState.BLOCKED,
+        "futago recover",
+        waits_for="either member's disks",
     ),
     Row(
         "P2.kill",

@@ -20,6 +20,11 @@ def _is_peer_serving(s: Situation) -> bool:
     return s.talks and hb is not None and s.is_equal and hb.pg is PgState.PRIMARY
 
 
+def _is_peer_broken(s: Situation) -> bool:
+    hb = s.hb
+    return not _is_peer_serving(s) and hb is not None and not (hb.is_able and hb.is_disk_ok)
+
+
 REJOIN_ROWS = (
     Row(
         "R1.stop",
@@ -52,6 +57,15 @@ REJOIN_ROWS = (
         nothing,
         PairState.SOLO,
         waits_for="the primary to add this member",
+    ),
+    Row(
+        "R9.peer-unable",
+        _is_peer_broken,
+        "Only {peer} may serve, and a disk of it cannot be written: repair it, or free space on it.",
+        nothing,
+        PairState.BLOCKED,
+        "futago recover",
+        waits_for="the disks of the peer",
     ),
     Row(
         "R5.wait-primary",

@@ -13,7 +13,15 @@ from futago.cluster.model import (
     SetGate,
     VerifyBarrier,
 )
-from futago.cluster.rules.deeds import hold, publish, quiet, read_if_any, start_solo
+from futago.cluster.rules.deeds import (
+    hold,
+    is_down_on_bad_disk,
+    publish,
+    quiet,
+    quiet_and_kill,
+    read_if_any,
+    start_solo,
+)
 from futago.cluster.rules.row import Row, always, nothing
 from futago.cluster.situation import NOT_RUNNING, UNCERTAIN
 
@@ -26,6 +34,15 @@ SOLO_ROWS = (
         PairState.BLOCKED,
         "futago recover",
         waits_for="an operator",
+    ),
+    Row(
+        "S13.bad-disk",
+        is_down_on_bad_disk,
+        "PostgreSQL of {me} is down, only {me} has all data, and its data volume cannot be written.",
+        quiet_and_kill,
+        PairState.BLOCKED,
+        "futago recover",
+        waits_for="its data volume",
     ),
     Row(
         "S2.look",
@@ -77,6 +94,15 @@ SOLO_ROWS = (
         "{me} serves alone by a durable view: clients are let in.",
         lambda _s: (SetGate(open=True),),
         PairState.SWITCHING,
+    ),
+    Row(
+        "S12.no-disk",
+        lambda s: not s.pg.is_disk_ok,
+        "The data volume of {me} cannot be written, and only {me} has all data.",
+        hold,
+        PairState.BLOCKED,
+        "futago recover",
+        waits_for="its data volume",
     ),
     Row(
         "T5.enforce",
