@@ -267,7 +267,11 @@ def _fence_notes(around: Surroundings, now: int) -> list[str]:
         f"The fence device of {t.member} cannot be used ({t.error or 'not tested yet'}): it could not be stopped by force."
         for t in tested
         if t.member not in stoppable
-    ] + [f"The watchdog of {t.member} is not armed: {t.error}." for t in around.tested.values() if not t.level and t.error]
+    ] + [
+        f"The watchdog of {t.member} is not armed: {t.error}."
+        for t in around.tested.values()
+        if not t.level and t.error
+    ]
 
 
 def _third_vote(facts: Facts, around: Surroundings, now: int) -> Json:

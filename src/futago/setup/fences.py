@@ -62,6 +62,12 @@ SHAPES = {
     "ipmi": Shape(needs=_ACCOUNT, options=frozenset({"cipher", "port", "privilege"})),
     "redfish": Shape(needs=_ACCOUNT, options=frozenset({"fingerprint", "port", "system"})),
     "agent": Shape(needs=frozenset({"program"}), may=_ACCOUNT, options=None),
+    "aws": Shape(
+        needs=frozenset({"address"}),
+        may=_ACCOUNT,
+        options=frozenset({"region", "endpoint"}),
+        needs_options=frozenset({"region"}),
+    ),
     "command": Shape(needs=frozenset({"program"}), may=_ACCOUNT),
 }
 _FIELDS = ("address", "user", "password_file", "program")

@@ -28,6 +28,7 @@ EXAMPLES = {
     "ipmi": "ipmi://admin@192.0.2.201",
     "redfish": "redfish://admin@192.0.2.201",
     "agent": "agent://admin@192.0.2.201/fence_ipmilan?lanplus=1",
+    "aws": "aws://AKIAEXAMPLE@i-0123456789abcdef0?region=eu-central-1&deadline=120",
     "command": "command://192.0.2.201/usr/local/sbin/switch-power",
 }
 PATH_IS = {"redfish": "options.system", "agent": "program", "command": "program"}

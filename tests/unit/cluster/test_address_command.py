@@ -69,7 +69,7 @@ async def test_each_end_of_the_program_is_an_outcome_of_its_own(cloud: Path) -> 
     (cloud / "mute").touch()
     with pytest.raises(Unknown):
         await mover(cloud).where()
-    with pytest.raises(Refused, match="cannot be started"):
+    with pytest.raises(Refused, match="cannot be run"):
         await CommandMover("/nonexistent", words=(), deadline_s=1).acquire()
 
 

@@ -1,6 +1,7 @@
 """The address is moved by a program of the user's: another cloud, a load balancer, a router, DNS.
 
-It is started as `PROGRAM VERB MEMBER INTERFACE [ADDRESS...]`, as root, with an empty environment:
+It is started as `PROGRAM VERB MEMBER INTERFACE [ADDRESS...]`, as root, with an empty environment; one that others than
+root can change is refused.
 
 | verb | exit code 0 | 1 | any other, or too late |
 |---|---|---|---|
@@ -15,8 +16,10 @@ contrary. Its last line on standard error is shown to people.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from futago.cluster.address import Where
+from futago.cluster.fence.command import require_trusted
 from futago.runtime import process
 from futago.runtime.faults import Refused, Unknown
 
@@ -63,4 +66,5 @@ class CommandMover:
             raise Unknown(f"{self._program} {verb}: {ended.last_words}")
 
     async def _run(self, verb: str) -> process.Ended:
+        require_trusted(Path(self._program))
         return await process.run([self._program, verb, *self._words], deadline_s=self._deadline_s)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from futago.cluster.fence import Driver
 from futago.cluster.fence.agent import AgentDriver
+from futago.cluster.fence.aws import AwsDriver
 from futago.cluster.fence.command import CommandDriver
 from futago.cluster.fence.device import Device
 from futago.cluster.fence.ipmi import IpmiDriver
@@ -17,6 +18,7 @@ DRIVERS: dict[str, Callable[[FenceSettings], Driver]] = {
     "ipmi": IpmiDriver,
     "redfish": RedfishDriver,
     "agent": AgentDriver,
+    "aws": AwsDriver,
     "command": CommandDriver,
 }
 
