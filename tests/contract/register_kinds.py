@@ -12,15 +12,16 @@ import base64
 import contextlib
 import json
 import os
-import shutil
+import re
 import socket
 import ssl
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 from cryptography import x509
@@ -41,11 +42,12 @@ from futago.register.objectstore import ObjectCell
 from futago.register.port import Register
 from futago.register.sigv4 import Key
 from futago.runtime.clock import now_utc
-from futago.runtime.faults import FutagoFault
+from futago.runtime.faults import FutagoFault, Refused, Unknown
 from futago.runtime.log import Log
 from futago.setup.settings import AgentSettings, Juror
 from pair_keys import PAIR, Keys
 
+T = TypeVar("T")
 PUT_S = 0.4
 READ_S = 0.4
 MEMBERS = ("m1", "m2")
@@ -317,9 +319,9 @@ class Etcd:
         self.keys = Keys(home)
         self.port, self.peer_port = free_port(), free_port()
         self.cert, self.key, self.ca = self.keys.issue("server", "etcd1")
-        own_cert, own_key = nameless(self.keys)
+        self.client = nameless(self.keys)
         self.context = ssl.create_default_context(cafile=str(self.ca))
-        self.context.load_cert_chain(own_cert, own_key)
+        self.context.load_cert_chain(*self.client)
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -453,9 +455,25 @@ class Moto:
             self.process.kill()
             await self.process.wait()
 
+    def request(self) -> dict[str, Any]:
+        """What `futago vote set objectstore` asks the controller for."""
+        place = {"endpoints": [f"http://127.0.0.1:{self.port}"], "bucket": "votes", "region": ACCESS.region}
+        return {"vote": {**place, "user": ACCESS.access}, "held": {"password": ACCESS.secret}}
+
     def cell(self, port: int, *, bucket: str = "votes", key: Key = ACCESS) -> ObjectCell:
         place = HttpPlace(f"http://127.0.0.1:{port}", context=None)
         return ObjectCell(place, bucket=bucket, name=f"futago/{PAIR}/view.json", key=key)
+
+
+@contextlib.asynccontextmanager
+async def store_alone(home: Path) -> AsyncIterator[Moto]:
+    """A store alone."""
+    server = Moto(home)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.kill()
 
 
 @contextlib.asynccontextmanager
@@ -495,5 +513,13 @@ async def world_of(kind: str, home: Path) -> AsyncIterator[World]:
                 yield world
 
 
-def has_etcd() -> bool:
-    return shutil.which("etcd") is not None
+async def calm(ask: Callable[[], Awaitable[T]], *, but: str = ".") -> T:
+    """Return the answer, however long the connections take; faults that do not match `but` are passed on."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                return await ask()
+            except (Refused, Unknown) as e:
+                if not re.search(but, str(e)):
+                    raise
+            await asyncio.sleep(0.05)

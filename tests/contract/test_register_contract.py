@@ -193,7 +193,7 @@ async def test_newer_seating_ends_the_vote_of_the_older_one(kind: str, tmp_path:
         assert await new.put(value(8, roster=2)) == (True, value(8, roster=2))
 
 
-async def test_retired_register_begins_no_more_puts(kind: str, tmp_path: Path) -> None:
+async def test_retired_register_answers_nothing_more(kind: str, tmp_path: Path) -> None:
     async with world_of(kind, tmp_path) as w:
         mine = await w.member("m1")
         await mine.seat(value(1))
@@ -204,6 +204,8 @@ async def test_retired_register_begins_no_more_puts(kind: str, tmp_path: Path) -
         assert mine.retire()
         with pytest.raises(Refused, match="replaced"):
             await mine.put(value(3))
+        with pytest.raises(Refused, match="replaced"):
+            await mine.read()
 
 
 async def test_memory_of_what_was_shown_finds_a_register_that_went_back(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ VERBS = {
     "token": Verb("futago.cli.setup", "token_app", "Print the lines that let a member join or a host enroll."),
     "agent": Verb("futago.cli.setup", "agent_app", "Enroll this host with a pair, or run its agent."),
     "jury": Verb("futago.cli.setup", "jury_app", "Seat or show the third vote: three or five agents."),
+    "vote": Verb("futago.cli.vote", "app", "Set or show where the third vote is kept: a jury, an etcd, and others."),
     "status": Verb(
         "futago.cli.pair", "status", "Show the pair: who serves, what is not protected, and what resolves it."
     ),

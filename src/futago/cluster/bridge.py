@@ -57,6 +57,7 @@ from futago.cluster.pgwatch import PgWatch
 from futago.cluster.postgres import Postgres
 from futago.cluster.recover import Ladder
 from futago.cluster.reports import Reporter, journal_of
+from futago.cluster.seating import Seating
 from futago.cluster.situation import Situation
 from futago.cluster.slots import Keeper
 from futago.cluster.unit import SystemdUnit
@@ -64,8 +65,9 @@ from futago.cluster.volume import DataVolume
 from futago.cluster.walpath import WalPath
 from futago.link import heartbeat, tls
 from futago.link.heartbeat import HeartbeatEndpoint, PeerWatch
-from futago.register import jury as jury_room
-from futago.register.jury import Jury
+from futago.register import kinds as register_kinds
+from futago.register.memory import Memory
+from futago.register.port import Register
 from futago.runtime import service
 from futago.runtime.clock import MS, S, boot_id, now_at
 from futago.runtime.faults import Corrupt, OperatorFault, WorldFault
@@ -78,6 +80,7 @@ from futago.setup.settings import Settings
 
 UNIT = "futago-postgres.service"
 LAST_SWITCH = paths.CLUSTER / "last_switch.json"
+VOTE_MEMORY = paths.CLUSTER / "vote.memory.json"
 VOLUME_NOTE = paths.CLUSTER / "volume.json"
 STALL_FLOOR = 1 * S
 ROSTER_S = 1.0
@@ -131,7 +134,8 @@ class Controller:
         )
         self.fences = FenceDesk(settings, board=self.board, log=log)
         self.address: CarriedAddress = address_of(settings, on_change=self._address_changed, log=log)
-        self.jury: Jury | None = None
+        self.jury: Register | None = None
+        self.memory = Memory(VOTE_MEMORY)
         self.endpoint: HeartbeatEndpoint | None = None
         self.programs = Programs(self.board, log=log)
         self.journals = Journals(self.board)
@@ -176,6 +180,17 @@ class Controller:
             forget_peers_sign=self._forget_peers_sign,
             log=self.log,
         )
+        seating = Seating(
+            board=self.board,
+            peer=self.peer_line,
+            system=self.system,
+            context=self.context,
+            settings=lambda: self.settings,
+            register=lambda: self.jury,
+            reload=self.reload,
+            renew=lambda: self._renew_register(self._group),
+            log=self.log,
+        )
         return ControllerDesk(
             board=self.board,
             postgres=self.postgres,
@@ -183,12 +198,10 @@ class Controller:
             peer=self.peer_line,
             programs=self.programs,
             system=self.system,
-            context=self.context,
             tell_status=self.tell_status,
             tell_role=self.tell_role,
             tell_reason=lambda: "" if self.decision is None else self.decision.reason,
-            jury=lambda: self.jury,
-            reload=self.reload,
+            seating=seating,
             ladder=self.ladder,
             reporter=self.reporter,
             orders=orders,
@@ -252,8 +265,8 @@ class Controller:
         await LocalWindow(self.desk, log=self.log).run()
 
     def _start_exchange(self, group: asyncio.TaskGroup, before: Settings | None = None) -> None:
-        """Begin heartbeats with the peer and the conversation with the jury; what has not changed is left alone, since
-        a contact that is begun anew counts as lost for a moment.
+        """Begin heartbeats with the peer and the conversation with the third vote; what has not changed is left alone,
+        since a contact that is begun anew counts as lost for a moment.
         """
         s = self.settings
         if before is None or (before.members, before.pair) != (s.members, s.pair):
@@ -262,13 +275,16 @@ class Controller:
             if s.peer is not None:
                 self.endpoint = self._make_endpoint(s)
                 self._parts["heartbeat"] = group.create_task(self.endpoint.run())
-        if before is None or (before.jurors, before.roster) != (s.jurors, s.roster):
-            self._end_part("jury")
-            self.jury = None
-            if s.jurors:
-                self.jury = jury_room.jury_of(s, context=self.context, log=self.log)
-                self._parts["jury"] = group.create_task(self.jury.run())
-            self.board.put_register(is_configured=self.jury is not None)
+        if before is None or _vote(before) != _vote(s):
+            self._renew_register(group)
+
+    def _renew_register(self, group: asyncio.TaskGroup) -> None:
+        """Begin the conversation with the third vote anew, as the settings name it."""
+        self._end_part("jury")
+        self.jury = register_kinds.usable_or_not(self.settings, context=self.context, memory=self.memory, log=self.log)
+        if self.jury is not None:
+            self._parts["jury"] = group.create_task(self.jury.run())
+        self.board.put_register(is_configured=self.jury is not None)
 
     def _end_part(self, name: str) -> None:
         task = self._parts.pop(name, None)
@@ -432,14 +448,14 @@ class Controller:
             await self.reload()
 
     async def _follow_roster(self) -> None:
-        """A jury that was seated while this member was away is taken up from the other one."""
+        """A third vote that was seated while this member was away is taken up from the other one."""
         while True:
             await asyncio.sleep(ROSTER_S)
             if self.endpoint is not None and self.endpoint.watch.roster > self.settings.roster:
                 try:
-                    await self.desk.fetch_roster()
+                    await self.desk.seating.fetch()
                 except WorldFault as e:
-                    self.log.warning("jury.not-taken-up", error=str(e))
+                    self.log.warning("vote.not-taken-up", error=str(e))
 
     async def reload(self) -> None:
         """Take up changed settings; wrong ones are refused and the present ones stay."""
@@ -456,7 +472,7 @@ class Controller:
         self.fences.reload(fresh)
         self.board.put(cfg=fresh.config())
         self._start_exchange(self._group, before)
-        self.log.event("settings.reloaded", jurors=[j.name for j in fresh.jurors], roster=fresh.roster)
+        self.log.event("settings.reloaded", vote=fresh.third_vote.kind, roster=fresh.roster)
         if before.members != fresh.members:
             await self._refresh_postgres()
 
@@ -485,6 +501,11 @@ class Controller:
 async def _quietly(work: Coroutine[Any, Any, bool]) -> None:
     with contextlib.suppress(OSError, WorldFault):
         await work
+
+
+def _vote(s: Settings) -> tuple[object, ...]:
+    """What tells one third vote from another."""
+    return s.jurors, s.roster, s.third_vote, s.pair.authority, s.pair.id
 
 
 def _load_switch() -> status_room.Switch | None:

@@ -45,7 +45,7 @@ ADMISSION_S_MAX = 20.0
 ADMISSIONS_MAX = 4
 CONNECT_S_MAX = 1.0
 ROLE_EVERY_S = 0.4
-OPERATIONS = frozenset({"recover", "switchover", "jury", "force-primary", "maintenance", "fence-test"})
+OPERATIONS = frozenset({"recover", "switchover", "jury", "vote", "force-primary", "maintenance", "fence-test"})
 
 Message = dict[str, Any]
 """One request or answer: a JSON object whose `op` or `ok` says what it is. The one place where a bare mapping crosses

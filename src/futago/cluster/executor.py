@@ -52,7 +52,7 @@ from futago.cluster.postgres import Postgres
 from futago.cluster.recover import Ladder
 from futago.cluster.slots import Keeper
 from futago.register.ballot import value_of, view_of
-from futago.register.jury import Jury
+from futago.register.port import Register
 from futago.runtime.clock import MS, now_at
 from futago.runtime.faults import FutagoFault, Refused, WorldFault
 from futago.runtime.log import Log
@@ -110,7 +110,7 @@ class Hands:
     ladder: Ladder
     fences: FenceDesk
     address: CarriedAddress
-    jury: Callable[[], Jury | None]
+    jury: Callable[[], Register | None]
     say_now: Callable[[], None]  # send a heartbeat at once
     op_done: Callable[[OpDone], None]
     note_met: Callable[[Epoch], None]  # on tmpfs; raises OSError
@@ -282,7 +282,7 @@ class Executor:
         board.put_register(cas=Cas.PENDING, cas_epoch=view.epoch)
         outcome, held = Cas.UNKNOWN, None
         try:
-            is_ours, value = await jury.put(value_of(view, roster=jury.roster.version))
+            is_ours, value = await jury.put(value_of(view, roster=jury.version))
             outcome, held = (Cas.DONE if is_ours else Cas.REFUSED), value
         except WorldFault as e:
             self._log.warning("register.unclear", epoch=view.epoch, error=str(e))

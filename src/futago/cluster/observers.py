@@ -20,7 +20,7 @@ from futago.cluster.facts import Board
 from futago.cluster.model import Durable, Peer
 from futago.cluster.slots import RECHECK_S, Keeper
 from futago.cluster.unit import DeathWatch
-from futago.register.jury import Jury
+from futago.register.port import Register
 from futago.runtime import process
 from futago.runtime.clock import S, now_at
 from futago.runtime.faults import WorldFault
@@ -183,7 +183,7 @@ class Network:
     """
 
     def __init__(
-        self, board: Board, *, address: CarriedAddress, peer: Callable[[], Peer], jury: Callable[[], Jury | None]
+        self, board: Board, *, address: CarriedAddress, peer: Callable[[], Peer], jury: Callable[[], Register | None]
     ) -> None:
         self._board, self._address, self._peer, self._jury = board, address, peer, jury
         self._bad_since: int | None = None

@@ -7,7 +7,7 @@ contract.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from futago.cluster.fence.worker import Tested
 from futago.cluster.model import Decision, Facts, FenceOutcome, Gate, Heartbeat, Lsn, PairState, PgState, View
 from futago.cluster.pgwire import lsn_text
 from futago.runtime.clock import MS, S, now_utc
+from futago.setup import thirdvote
 from futago.setup.settings import Settings
 
 Json = dict[str, Any]
@@ -133,7 +134,7 @@ class Surroundings:
     boot: str
     peer_program: str
     tested: dict[str, Tested]
-    jurors: list[tuple[str, bool, str]]
+    jurors: Sequence[tuple[str, bool, str]]
     journals: Json
     recovery: Json
     last_switch: Switch | None
@@ -276,12 +277,14 @@ def _fence_notes(around: Surroundings, now: int) -> list[str]:
 
 def _third_vote(facts: Facts, around: Surroundings, now: int) -> Json:
     w, view = facts.register, facts.durable.view
+    own = around.settings
     if not w.is_configured:
-        return {"kind": "none", "ok": False, "epoch": 0, "knows_view": False, "jurors": []}
+        return {"kind": "none", "version": own.roster, "ok": False, "epoch": 0, "knows_view": False, "jurors": []}
     is_fresh = w.contact_at is not None and now - w.contact_at < 5 * S
     knows = w.view is not None and view is not None and w.view.epoch >= view.epoch
     return {
-        "kind": "jury",
+        "kind": thirdvote.kind_of(own.third_vote, authority=own.pair.authority),
+        "version": own.roster,
         "ok": is_fresh,
         "epoch": 0 if w.view is None else w.view.epoch,
         "knows_view": knows,

@@ -93,6 +93,7 @@ class CellRegister:
     async def read(self) -> Value | None:
         """Return what is held. Raises Refused."""
         found = await self._look(now_at() + int(self._read_s * S))
+        self._require_in_use()
         why = compare.fault_of(found, self._seat, serial_seen=self._serial_seen(found))
         self._error = why
         if why:
@@ -116,8 +117,12 @@ class CellRegister:
         """Drop the connections."""
         self._cell.close()
 
+    def _require_in_use(self) -> None:
+        if self._is_retired:
+            raise Refused("this third vote is being replaced")
+
     def retire(self) -> bool:
-        """Begin no more puts; return False if one is under way."""
+        """Answer nothing more; return False if a put is under way."""
         self._is_retired = True
         return not self._put_lock.locked()
 
@@ -147,8 +152,7 @@ class CellRegister:
 
     async def _put(self, value: Value, *, is_seating: bool) -> tuple[bool, Value | None]:
         async with self._put_lock:
-            if self._is_retired:
-                raise Refused("this third vote is being replaced")
+            self._require_in_use()
             return await self._until_sure(value, now_at() + int(self._put_s * S), is_seating=is_seating)
 
     async def _until_sure(self, value: Value, end_at: int, *, is_seating: bool) -> tuple[bool, Value | None]:

@@ -122,6 +122,7 @@ class Jury:
             Refused: no majority answered.
         """
         proposal = await self._carry(None, deadline_s=READ_S_MAX)
+        self._require_in_use()
         if proposal.outcome is not Outcome.DONE:
             raise Refused(self._why(proposal))
         return proposal.value
@@ -136,8 +137,7 @@ class Jury:
             Unknown: it may be held, or may yet be. Refused: no majority answered, and it will not be held.
         """
         async with self._put_lock:
-            if self._is_retired:
-                raise Refused("this third vote is being replaced")
+            self._require_in_use()
             proposal = await self._carry(value, deadline_s=PUT_S_MAX)
         match proposal.outcome:
             case Outcome.DONE:
@@ -153,8 +153,12 @@ class Jury:
         """As `put`: the acceptors' identities and the roster's version say that this is the jury meant."""
         return await self.put(value)
 
+    def _require_in_use(self) -> None:
+        if self._is_retired:
+            raise Refused("this third vote is being replaced")
+
     def retire(self) -> bool:
-        """Begin no more puts; return False if one is under way."""
+        """Answer nothing more; return False if a put is under way."""
         self._is_retired = True
         return not self._put_lock.locked()
 

@@ -19,8 +19,9 @@ from futago.register.compare import Seat
 from futago.register.etcd import EtcdCell
 from futago.register.http import HttpPlace
 from futago.register.memory import Memory
+from futago.register.model import Value
 from futago.register.objectstore import ObjectCell
-from futago.register.port import Register
+from futago.register.port import Health, Register
 from futago.register.sigv4 import Key
 from futago.runtime.faults import Refused
 from futago.runtime.log import Log
@@ -76,6 +77,55 @@ def cell_of(vote: ThirdVote, *, pair_id: str, kind: str) -> Cell:
     place = HttpPlace(vote.endpoints[0], context=context)
     name = f"{vote.prefix}/{pair_id}/view.json"
     return ObjectCell(place, bucket=vote.bucket, name=name, key=Key(vote.user, secret, vote.region))
+
+
+class Unusable:
+    """A register that the settings name and that cannot be used, as when a file is missing: it answers nothing.
+
+    Args:
+        why: in words.
+    """
+
+    def __init__(self, kind: str, *, version: int, why: str) -> None:
+        self._kind, self._version, self._why = kind, version, why
+
+    @property
+    def kind(self) -> str:
+        return self._kind
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def read(self) -> Value | None:
+        raise Refused(self._why)
+
+    async def put(self, value: Value) -> tuple[bool, Value | None]:
+        raise Refused(self._why)
+
+    async def seat(self, value: Value) -> tuple[bool, Value | None]:
+        raise Refused(self._why)
+
+    def retire(self) -> bool:
+        return True
+
+    def health(self, now: int) -> list[Health]:
+        return [Health(self._kind, False, self._why)]
+
+    def heard_at(self) -> int:
+        return 0
+
+
+def usable_or_not(settings: Settings, *, context: ssl.SSLContext, memory: Memory, log: Log) -> Register | None:
+    """As `register_of`; what cannot be used is a register that answers nothing."""
+    try:
+        return register_of(settings, context=context, memory=memory, log=log)
+    except Refused as e:
+        log.error("vote.unusable", error=str(e))
+        return Unusable(settings.third_vote.kind, version=settings.roster, why=str(e))
 
 
 @dataclass(frozen=True, slots=True)

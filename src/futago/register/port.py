@@ -14,7 +14,7 @@ What every kind promises, and what tests/contract/test_register_contract.py trie
 3. An outcome that is not certain is Unknown. Refused means: nothing of this put is stored or will be.
 4. What was stored survives the death of the store's machine.
 5. A register that lost its content, or is another one than was seated, stores nothing until it is seated anew.
-6. After `retire()` no later put is begun.
+6. After `retire()` no later put is begun, and no read is answered.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Register(Protocol):
         """As `put`, into a register that is new or was seated under a lower version before."""
 
     def retire(self) -> bool:
-        """Begin no more puts; return False if one is under way, whose end nobody knows."""
+        """Answer nothing more; return False if a put is under way, whose end nobody knows."""
 
     def health(self, now: int) -> list[Health]:
         """Return how each part fares."""

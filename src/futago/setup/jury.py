@@ -58,9 +58,14 @@ def check_names(own: Settings, names: Sequence[str]) -> None:
     why = "A majority of a fixed, odd number decides; more than five only slows it."
     if len(bare) not in SIZES:
         raise OperatorFault(f"A jury has 3 or 5 jurors, not {len(bare)}.", hint=why, code="jury.size")
+    check_bare(bare, own)
+
+
+def check_bare(bare: Sequence[str], own: Settings) -> None:
+    """Different hosts, none of them a member. Raises OperatorFault."""
     twice = sorted({name for name in bare if bare.count(name) > 1})
     if twice:
-        raise OperatorFault(f"Named twice: {', '.join(twice)}.", hint=why, code="jury.size")
+        raise OperatorFault(f"Named twice: {', '.join(twice)}.", hint="Name each once.", code="jury.size")
     for name in bare:
         settings.check_name(name, what="A juror")
         if name in {m.name for m in own.members}:
