@@ -1,6 +1,8 @@
 """The pair in the simulated world: seeds in a row, every invariant checked; a failing seed is printed with its story."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -46,3 +48,37 @@ def test_short_ways_through_a_quiet_pair_give_what_the_rules_say() -> None:
 def test_one_seed_gives_one_run() -> None:
     assert story(FIRST + 7) == story(FIRST + 7)
     assert story(FIRST + 7) != story(FIRST + 8)
+
+
+def test_told_run_is_the_run_itself() -> None:
+    for seed in range(FIRST, FIRST + 20):
+        quiet, told = run_seed(seed), run_seed(seed, is_telling=True)
+        assert told.story and not quiet.story
+        assert (quiet.rules, quiet.acks, quiet.simulated_s) == (told.rules, told.acks, told.simulated_s)
+
+
+def test_story_says_who_did_what_when_and_by_which_rule() -> None:
+    lines = story(FIRST + 3)
+    assert lines[-1].endswith("every invariant held")
+    words = [line.split(maxsplit=3) for line in lines]
+    times = [float(w[0]) for w in words]
+    assert times == sorted(times)
+    assert {"FAULT", "WORLD", "m1", "m2", "CHECK"} <= {w[1] for w in words}
+    assert any(w[1] in ("m1", "m2") and w[2].endswith(":") and "." in w[2] for w in words), "no rule is named"
+
+
+def test_same_story_in_another_process() -> None:
+    command = [sys.executable, "-m", "futago", "simulate", "--seed", str(FIRST + 11)]
+    told = {
+        subprocess.run(
+            command, check=False, capture_output=True, env={**os.environ, "PYTHONHASHSEED": number}, timeout=60
+        ).stdout
+        for number in ("1", "2", "3")
+    }
+    assert len(told) == 1
+    assert told.pop().decode().splitlines() == story(FIRST + 11)
+
+
+def test_several_processes_run_the_same_seeds() -> None:
+    alone, together = list(hunt(FIRST, seeds=110))[-1], list(hunt(FIRST, seeds=110, jobs=2))[-1]
+    assert (alone.schedules, alone.rules, alone.acks) == (together.schedules, together.rules, together.acks)

@@ -1,4 +1,4 @@
-"""`futago simulate`: run the pair in a simulated world with seeded faults, or search a small world completely."""
+"""`futago simulate`: run the pair in a simulated world with seeded faults or search a small world completely."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Annotated
 import typer
 
 from futago.sim.exhaustive import Bounds, search
-from futago.sim.hunt import Tally, hunt, story
+from futago.sim.hunt import STORY_LINES_MAX, Tally, every_rule, hunt, story
 
-SAY_EVERY = 50
+SAY_EVERY = 1000
 
 
 def simulate(
-    seeds: Annotated[int, typer.Option(help="How many schedules, with seeds one after the other.")] = 100,
+    seeds: Annotated[int | None, typer.Option(help="How many schedules, with seeds one after the other. [100]")] = None,
     *,
     seed: Annotated[int | None, typer.Option(help="The first seed; alone: run it once and tell its story.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Go on for so long instead of a number of seeds.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
     exhaustive: Annotated[
         bool, typer.Option("--exhaustive", help="Search every state of a small world instead.")
     ] = False,
@@ -30,11 +31,12 @@ def simulate(
 ) -> None:
     """Run the pair in a simulated world with seeded faults; exit 1 if an invariant breaks, and tell how."""
     if exhaustive:
-        seconds = 1e9 if minutes is None else minutes * 60
-        raise typer.Exit(_search(Bounds(commits, epochs, crashes, turns, seconds=seconds), as_json=as_json))
-    if seed is not None and minutes is None and seeds == 100:
+        bound_s = 1e9 if minutes is None else minutes * 60
+        raise typer.Exit(_search(Bounds(commits, epochs, crashes, turns, seconds=bound_s), as_json=as_json))
+    if seed is not None and minutes is None and seeds is None:
         raise typer.Exit(_tell(seed, as_json=as_json))
-    raise typer.Exit(_hunt(seed or 0, seeds, None if minutes is None else minutes * 60, as_json=as_json))
+    seconds = None if minutes is None else minutes * 60
+    raise typer.Exit(_hunt(seed or 0, 100 if seeds is None else seeds, seconds, jobs=jobs, as_json=as_json))
 
 
 def _tell(seed: int, *, as_json: bool) -> int:
@@ -47,16 +49,18 @@ def _tell(seed: int, *, as_json: bool) -> int:
     return int(is_broken)
 
 
-def _hunt(first: int, seeds: int, seconds: float | None, *, as_json: bool) -> int:
-    tally = Tally()
-    for tally in hunt(first, seeds=seeds, seconds=seconds):
-        if tally.schedules % SAY_EVERY == 0 and not as_json:
-            print(f"{tally.schedules} schedules, {len(tally.violations)} broken", file=sys.stderr)
+def _hunt(first: int, seeds: int, seconds: float | None, *, jobs: int, as_json: bool) -> int:
+    tally, said = Tally(), 0
+    for tally in hunt(first, seeds=seeds, seconds=seconds, jobs=jobs):
+        if tally.schedules >= said + SAY_EVERY:
+            said = tally.schedules
+            print(f"{said} schedules, {len(tally.violations)} broken", file=sys.stderr, flush=True)
+    tally.play_directed()
     if as_json:
         print(json.dumps(_numbers(first, tally), ensure_ascii=False))
     else:
-        _print_hunt(tally)
-    return int(bool(tally.violations))
+        _print_hunt(first, tally)
+    return int(bool(tally.violations) or not tally.is_covered)
 
 
 def _numbers(first: int, tally: Tally) -> dict[str, object]:
@@ -67,26 +71,40 @@ def _numbers(first: int, tally: Tally) -> dict[str, object]:
         "simulated_s": round(tally.simulated_s, 1),
         "faults": tally.faults,
         "acknowledged": tally.acks,
+        "messages": tally.messages,
         "schedules_per_s": round(tally.schedules / max(tally.seconds, 0.001), 1),
+        "schedules_per_processor_s": round(tally.schedules / max(tally.processor_s, 0.001), 1),
+        "kinds": dict(sorted(tally.kinds.items())),
+        "rungs": dict(sorted(tally.rungs.items())),
         "rules": dict(sorted(tally.rules.items())),
+        "rules_directed": {r: name for r, name in sorted(tally.directed.items()) if r not in tally.rules},
         "rules_not_fired": tally.unfired,
         "violations": broken,
     }
 
 
-def _print_hunt(tally: Tally) -> None:
-    for rule, times in sorted(tally.rules.items()):
-        print(f"{times:9}  {rule}")
-    print(f"not fired: {', '.join(tally.unfired) or 'none'}")
+def _print_hunt(first: int, tally: Tally) -> None:
+    for rule in every_rule():
+        if rule in tally.rules:
+            print(f"{tally.rules[rule]:9}  {rule}")
+        elif rule in tally.directed:
+            print(f"{'':9}  {rule}  in the scenario: {tally.directed[rule]}")
+    print("faults: " + ", ".join(f"{kind} {times}" for kind, times in sorted(tally.kinds.items())))
+    print("ladder: " + ", ".join(f"{rung} {times}" for rung, times in sorted(tally.rungs.items())))
+    print(f"rules that never decided: {', '.join(tally.unfired) or 'none'}")
     print(
-        f"{tally.schedules} schedules, {tally.simulated_s / 3600:.1f} simulated hours, {tally.faults} faults, "
-        f"{tally.acks} commits acknowledged, {tally.schedules / max(tally.seconds, 0.001):.1f} schedules/s"
+        f"{tally.schedules} schedules (seeds {first} to {first + tally.schedules - 1}), "
+        f"{tally.simulated_s / 3600:.1f} simulated hours, {tally.faults} faults, "
+        f"{tally.acks} commits acknowledged, {tally.messages} messages received; "
+        f"{tally.schedules / max(tally.seconds, 0.001):.1f} schedules/s, "
+        f"{tally.schedules / max(tally.processor_s, 0.001):.1f} for each second of a processor"
     )
     for result in tally.violations:
         print(f"BROKEN: seed {result.seed}: {result.violation} (core: {result.core})")
-    if tally.violations:
-        print(f"\nThe story of seed {tally.violations[0].seed}:")
-        print("\n".join(story(tally.violations[0].seed)))
+    told = next((r.seed for r in tally.violations if r.core != "directed"), None)
+    if told is not None:
+        print(f"\nThe end of the story of seed {told} (all of it: futago simulate --seed {told}):")
+        print("\n".join(story(told)[-STORY_LINES_MAX:]))
 
 
 def _search(bounds: Bounds, *, as_json: bool) -> int:

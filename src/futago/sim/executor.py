@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from futago.cluster.model import (
     Action,
+    AskPower,
+    At,
     Cas,
     CasRegister,
     Durable,
@@ -20,6 +22,7 @@ from futago.cluster.model import (
     FenceOutcome,
     HoldAddress,
     KillPg,
+    NoteMet,
     Op,
     OpDone,
     PersistIntent,
@@ -70,7 +73,7 @@ class Executor:
         self.engine: Engine = world.engine
         self.ladder = SimLadder(world, start=self._start, done=self._done)
 
-    def perform(self, m: SimMember, action: Action) -> None:
+    def perform(self, m: SimMember, action: Action) -> None:  # noqa: PLR0912  a table of orders
         """Begin to carry out one order, unless one like it is under way."""
         key = key_of(action)
         if key in m.v.busy:
@@ -95,6 +98,11 @@ class Executor:
                 m.later(self.engine.between(2 * MS, 15 * MS), lambda: self._address(m, hold=hold))
             case FenceOff() | FenceOn():
                 self._fence(m, action)
+            case AskPower():
+                self._ask_power(m)
+            case NoteMet(epoch=epoch):
+                m.met_epoch = epoch
+                self._done(m, key)
             case StartRejoin():
                 self.ladder.climb(m)
             case OpDone(ok=ok, text=text):
@@ -234,7 +242,11 @@ class Executor:
         """The device of the other member; what it does and what it says may be two things."""
         is_off = isinstance(action, FenceOff)
         if is_off:
-            m.v.fence = replace(m.v.fence, outcome=FenceOutcome.PENDING, epoch=action.epoch, at=None)
+            m.v.fence = replace(
+                m.v.fence, outcome=FenceOutcome.PENDING, epoch=action.epoch, at=None, is_powered_on_again=False
+            )
+        elif isinstance(action, FenceOn) and action.is_unasked:
+            m.v.power_ons = (*m.v.power_ons[-9:], At(m.local()))
         kind, target = m.fence_of_peer, m.other
         works = kind in ("works", "lies") or (kind == "dies-with-host" and target.is_powered)
 
@@ -252,12 +264,30 @@ class Executor:
                 bad = FenceOutcome.UNKNOWN if self.engine.chance(0.5) else FenceOutcome.FAILED
                 m.v.fence = replace(m.v.fence, outcome=FenceOutcome.OFF if ok else bad, at=m.local())
             else:
-                m.v.fence = replace(m.v.fence, is_powered_on_again=True)
+                m.v.fence = replace(m.v.fence, is_powered_on_again=True, has_power=None)
             self.engine.tell(m.name, f"  fence answers {m.v.fence.outcome.value}")
             self._done(m, "fence")
 
-        late = self.engine.between(15 * S, 40 * S) if kind == "hangs" else 4 * S
+        late = self.engine.between(8 * S, 20 * S) if kind == "hangs" else 4 * S
         m.later(self.engine.between(200 * MS, 2 * S) if works else late, done)
+
+    def _ask_power(self, m: SimMember) -> None:
+        """What the device of the other member says of its power; one that lies says "on"."""
+        v, began = m.v, m.local()
+        v.fence = replace(v.fence, is_asking=True, asked_at=began)
+        kind, target = m.fence_of_peer, m.other
+        works = kind in ("works", "lies") or (kind == "dies-with-host" and target.is_powered)
+
+        def read() -> None:
+            has_power = (target.is_powered or kind == "lies") if works else None
+            m.later(self.engine.between(5 * MS, 300 * MS), lambda: answer(has_power))
+
+        def answer(has_power: bool | None) -> None:
+            power_at = v.fence.power_at if has_power is None else began
+            v.fence = replace(v.fence, is_asking=False, has_power=has_power, power_at=power_at)
+            self._done(m, "AskPower")
+
+        m.later(self.engine.between(5 * MS, 300 * MS) if works else 4 * S, read)
 
     # --- the database ---
 

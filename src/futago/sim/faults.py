@@ -136,7 +136,6 @@ def _shutdown(f: Faults) -> None:
         return
     f.say(f"{m.name} is rebooted in order")
     m.shut_down()
-    f.later(3 * S, 12 * S, m.power_on)
 
 
 def _freeze(f: Faults) -> None:
@@ -347,7 +346,7 @@ def _swizzle(f: Faults) -> None:
     paths = [(a, b, n) for a in names for b in names if a != b and "m" in a + b for n in NETWORKS]
     f.engine.random.shuffle(paths)
     for path in paths[: f.engine.random.randint(4, 14)]:
-        f.engine.after(f.engine.between(0, 6 * S), lambda path=path: f.cut([path], S, 12 * S))  # type: ignore[misc]
+        f.later(0, 6 * S, partial(f.cut, [path], S, 12 * S))
 
 
 def _disorder(f: Faults) -> None:
@@ -412,7 +411,8 @@ def _juror_lost(f: Faults) -> None:
 
 def _fence_wrong(f: Faults) -> None:
     m = f.member()
-    m.fence_of_peer = f.engine.random.choice(("fails", "hangs", "lies", "dies-with-host"))
+    kinds = ("fails", "hangs", "dies-with-host", "lies")
+    m.fence_of_peer = f.engine.random.choice(kinds if m.cfg.authority == "register" else kinds[:3])
     f.say(f"the fence device that {m.name} uses: {m.fence_of_peer}")
     f.later(5 * S, 40 * S, lambda: setattr(m, "fence_of_peer", "works"))
 

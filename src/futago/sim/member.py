@@ -11,8 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from futago.cluster.decide import READ_EVERY_NS, decide
-from futago.cluster.model import At, Config, Durable, Heartbeat, MemberName, Op, PgState, ReadRegister
+from futago.cluster.model import At, Config, Durable, Epoch, Heartbeat, MemberName, Op, PgState, ReadRegister
 from futago.cluster.situation import Situation
+from futago.cluster.word import word
 from futago.sim.checks import ROLE_STALE_NS, THAW_GRACE_NS
 from futago.sim.database import Database
 from futago.sim.engine import MS, S
@@ -22,6 +23,7 @@ from futago.sim.senses import Datagram, Senses, Volatile
 if TYPE_CHECKING:
     from futago.sim.world import World
 
+HAND_OVER_NS = 6 * S  # how long an orderly shutdown waits for the other member
 GUARD_NS = 1 * S  # the guard performs the last will when no controller has lived for this long
 SETTLED = ("P7.serve", "B7.follow")
 READ = ReadRegister()
@@ -60,8 +62,11 @@ class SimMember:
         self.service_ok = True
         self.manager_ok = True
         self.maintenance = False
+        self.is_leaving = False
+        self.met_epoch = Epoch(0)  # on tmpfs
         self.disk_hung_at: int | None = None
         self.fence_of_peer = "works"  # works, fails, hangs, lies, dies-with-host
+        self.has_fence = True  # its settings name a device of the other
         self.lied_at: int | None = None  # when the device of the other last said "off" without doing it
         self.haste = 1  # what the controller orders takes so many times longer
         self._clock_base = (0, self.engine.between(0, 1000 * S))  # true time, own clock
@@ -178,6 +183,8 @@ class SimMember:
         self.is_frozen_for_good = False
         self.gate_open = self.address = False
         self.contact_note = None
+        self.met_epoch = Epoch(0)
+        self.is_leaving = False
         absent = self.db.state is PgState.ABSENT
         self.db.stop(PgState.ABSENT if absent else PgState.STOPPED)
         self.engine.tell(self.name, "power is gone")
@@ -195,13 +202,28 @@ class SimMember:
         )
 
     def shut_down(self) -> None:
-        """An orderly shutdown: gate, address, database, goodbye, off."""
-        if not self.is_running:
+        """An orderly shutdown: hand over or be let go, or after a while neither; address, database, goodbye, off."""
+        if not self.is_running or self.is_leaving:
+            return
+        self.is_leaving = True
+        self.poke()
+        self.say_now()
+        self._leave(self.life, self.engine.now + HAND_OVER_NS)
+
+    def _leave(self, life: int, until: int) -> None:
+        if life != self.life or not self.is_powered:
+            self.is_leaving = False  # killed meanwhile
+            return
+        view = self.disk.view
+        is_needed = view is not None and not view.is_solo and self.name in view.insync
+        if (is_needed and self.engine.now < until) or self.frozen_at is not None:
+            self.engine.after(20 * MS, partial(self._leave, life, until))
             return
         self.gate_open = self.address = False
         self.db.stop_orderly()
         self.say_now(is_bye=True)
         self.power_off()
+        self.world.on_shut_down(self)
 
     def freeze(self, duration: int | None) -> None:
         """Nothing on this host runs for a while (None: for good), and nothing notices until after the thaw."""
@@ -365,6 +387,7 @@ class SimMember:
             d = decide(self.senses.facts(), now)
             assert v.decision is not None and d.rule == v.decision.rule, f"{d.rule} while dozing"
             assert all(a == READ for a in d.actions), f"{d.actions} while dozing"
+            assert word(self.senses.facts()) == self.senses.compose(), "the heartbeat is not what production says"
         if v.w_asked_at is None or now - v.w_asked_at >= READ_EVERY_NS:
             v.w_asked_at = v.w_read_at = v.w_contact_at = now
         v.decided_at = self.engine.now

@@ -30,7 +30,7 @@ from futago.cluster.model import (
 )
 from futago.register.model import NO_BALLOT, Ballot
 from futago.sim.engine import S
-from futago.sim.network import NETWORKS
+from futago.sim.network import NETWORKS, SERVICE
 
 if TYPE_CHECKING:
     from futago.sim.member import SimMember
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 PROBE_NS = 1 * S  # a hanging database or disk is believed after this
 ABLE_NS = S // 2  # a durable write that takes longer says that the system disk hangs
 NEVER = -1
+NO_FENCE = Fence()
+RUNNING = (PgState.PRIMARY, PgState.STANDBY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Volatile:
         self.wants: Wants | None = None
         self.wants_since = 0
         self.fence = Fence(is_configured=True)
+        self.power_ons: tuple[At, ...] = ()
         self.rejoin = Rejoin()
         self.won_at: int | None = None
         self.started_at = at
@@ -93,9 +96,14 @@ class Volatile:
         self.decision: Decision | None = None
         self.decided_at = 0
 
+    @property
+    def hears_sign(self) -> bool:
+        """The other member's last word was that maintenance is on."""
+        return self.heartbeat is not None and self.heartbeat.maintenance
+
     def forget_sign(self) -> None:
         """An operator knows better than the other member's last word about maintenance."""
-        if self.heartbeat is not None and self.heartbeat.maintenance:
+        if self.heartbeat is not None and self.hears_sign:
             self.heartbeat = replace(self.heartbeat, maintenance=False)
 
     def take(self, gram: Datagram, networks: tuple[int, ...], *, now: int, h: int) -> bool:
@@ -195,18 +203,19 @@ class Senses:
         return self._disk
 
     def compose(self) -> Heartbeat:
-        """Return what is to be said now; the same object while nothing has changed."""
+        """Return what is to be said now, as cluster/word.py does; the same object while nothing has changed."""
         m = self._m
         pg, disk, v = self._pg_fact(), m.disk, m.v
         is_able = self.is_able()
         journals = m.world.is_synced
-        key = (pg, disk, is_able, v.wants, m.service_ok, journals, m.gate_open, m.address, m.boots, m.maintenance)
+        signs = (m.service_ok, journals, m.gate_open, m.address, m.maintenance, m.is_leaving)
+        key = (pg, disk, is_able, v.wants, signs)
         if self._said is not None and key == self._said_key:
             return self._said
         self._said_key = key
         self._said = Heartbeat(
             member=m.name,
-            boot=str(m.boots),
+            boot="",
             seq=0,
             view=disk.view,
             intent=disk.intent,
@@ -221,11 +230,21 @@ class Senses:
             address_held=m.address,
             wants=v.wants,
             journals_complete=journals,
-            is_fit=pg.state is PgState.STANDBY and pg.is_disk_ok and is_able,
+            is_fit=pg.state in RUNNING and pg.is_disk_ok and is_able and disk.view is not None and not m.is_leaving,
             service_ok=m.service_ok,
             maintenance=m.maintenance,
+            is_leaving=m.is_leaving,
+            authority=m.cfg.authority,
         )
         return self._said
+
+    def _address_answers(self) -> bool | None:
+        """Does anybody answer for the floating address, while it is not ours?"""
+        m = self._m
+        if m.address or not m.world.settings.probes_address:
+            return None
+        o = m.other
+        return o.is_powered and o.frozen_at is None and o.address and m.network.is_open_both(m.name, o.name, SERVICE)
 
     def facts(self) -> Facts:
         """Return everything that this member knows now."""
@@ -250,7 +269,7 @@ class Senses:
                 wants_since=_at(v.wants_of_peer_since),
             ),
             register=Register(
-                is_configured=True,
+                is_configured=m.world.has_jury,
                 view=v.w_view,
                 read_at=v.w_read_at,
                 contact_at=v.w_contact_at,
@@ -263,7 +282,7 @@ class Senses:
             pg=self._pg_fact(),
             gate=Gate.OPEN if m.gate_open else Gate.CLOSED,
             address_held=m.address,
-            fence=v.fence,
+            fence=v.fence if m.has_fence else NO_FENCE,
             op=m.op,
             rejoin=v.rejoin,
             wants=v.wants,
@@ -272,6 +291,10 @@ class Senses:
             service_ok=m.service_ok,
             manager_ok=m.manager_ok,
             maintenance=m.maintenance,
+            is_leaving=m.is_leaving,
+            met_epoch=m.met_epoch,
+            power_ons=v.power_ons,
+            address_answers=self._address_answers(),
             won_at=_at(v.won_at),
             started_at=At(v.started_at),
             contact_before=_at(v.contact_before),

@@ -48,7 +48,11 @@ class Settings:
     bias: int = 3 * S // 10
     fence_after: str = "on"
     recovery: str = "auto"
-    seats: int = 3
+    seats: int = 3  # of the jury; 0: there is none
+    authority: str = "register"
+    has_fence: bool = True
+    has_peer: bool = True
+    probes_address: bool = False  # a standby asks the network who has the floating address
     haste: int = 1  # orders take so many times longer than measured on a quiet machine
 
 
@@ -57,7 +61,18 @@ def _any_settings(engine: Engine) -> Settings:
     h, k, bias = random.choice(((S // 5, 10, 3 * S // 10), (S // 10, 5, S // 5), (3 * S // 10, 15, 4 * S // 10)))
     after = "on" if random.random() < 0.7 else "stay_off"
     recovery = "auto" if random.random() < 0.8 else "manual"
-    return Settings(h, k, bias, after, recovery, random.choice((3, 3, 5)), random.choice((1, 1, 1, 2, 4)))
+    authority = "register" if random.random() < 0.8 else "fence"
+    return Settings(
+        h=h,
+        k=k,
+        bias=bias,
+        fence_after=after,
+        recovery=recovery,
+        seats=random.choice((3, 3, 5)),
+        authority=authority,
+        probes_address=random.random() < 0.5,
+        haste=random.choice((1, 1, 1, 2, 4)),
+    )
 
 
 @dataclass(slots=True)
@@ -102,7 +117,8 @@ class World:
         x = settings or _any_settings(self.engine)
         self.settings = x
         self.chaos_ns = chaos_ns or self.engine.random.choice(CHAOS_S) * S
-        self.roster = roster_of(x.seats)
+        self.has_jury = x.seats > 0 and x.authority == "register"
+        self.roster = roster_of(x.seats or 3)
         self.jurors = {seat.name: SimJuror(self.engine, seat) for seat in self.roster.jurors}
         self.executor = Executor(self)
         self.members = self._make_members(x)
@@ -119,7 +135,18 @@ class World:
                 self,
                 name,
                 peer,
-                Config(name, peer, x.h, x.k, x.bias, t_stall=2 * S, fence_after=x.fence_after, recovery=x.recovery),
+                Config(
+                    name,
+                    peer,
+                    x.h,
+                    x.k,
+                    x.bias,
+                    t_stall=2 * S,
+                    authority=x.authority,
+                    fence_after=x.fence_after,
+                    recovery=x.recovery,
+                    has_peer=x.has_peer,
+                ),
             )
             for name, peer in (NAMES, NAMES[::-1])
         ]
@@ -127,11 +154,12 @@ class World:
         members[0].db.other, members[1].db.other = members[1].db, members[0].db
         for m in members:
             m.haste = x.haste
+            m.has_fence = x.has_fence
         return members[0], members[1]
 
     def _start(self) -> None:
         """A healthy pair: m1 serves, m2 follows, the jury knows."""
-        view = View(Epoch(1), NAMES[0], frozenset(NAMES), floor=Lsn(1))
+        view = View(Epoch(1), NAMES[0], frozenset(NAMES if self.settings.has_peer else NAMES[:1]), floor=Lsn(1))
         first, second = self.members
         for juror in self.jurors.values():
             state = juror.state.__class__
@@ -146,9 +174,12 @@ class World:
         for m in self.members:
             m.disk = Durable(view=view)
         self.checker.see_view(view)
-        first.db.run_as(PgState.PRIMARY, waits=True)
-        second.db.run_as(PgState.STANDBY, waits=False)
-        second.db.try_connect()
+        first.db.run_as(PgState.PRIMARY, waits=self.settings.has_peer)
+        if self.settings.has_peer:
+            second.db.run_as(PgState.STANDBY, waits=False)
+            second.db.try_connect()
+        else:
+            second.is_powered = False
         first.gate_open = first.address = True
         for m in self.members:
             m.start_controller()
@@ -158,6 +189,11 @@ class World:
         self._number += 1
         assert self._number < BATCH_BASE
         return self._number
+
+    def on_shut_down(self, m: SimMember) -> None:
+        """An orderly shutdown has ended: somebody starts the machine again."""
+        if not self.is_healing:
+            self.engine.after(self.engine.between(S, 10 * S), m.power_on)
 
     def maintain(self, m: SimMember, *, on: bool) -> None:
         """An operator's sign on one member; the other learns of it if it can, and the last word of a silent one counts no more."""
@@ -207,8 +243,12 @@ class World:
         if self.core not in (Core.FIRST, Core.SECOND):
             return False
         m = self.members[0] if self.core is Core.FIRST else self.members[1]
+        return self._says_why(m) and not self._may_serve(m)
+
+    def _says_why(self, m: SimMember) -> bool:
+        """It is blocked and names a command; or it asks a fence device that decides, again and again."""
         d = m.v.decision
-        return d is not None and d.state is PairState.BLOCKED and bool(d.command) and not self._may_serve(m)
+        return d is not None and (d.rule.startswith("F") or (d.state is PairState.BLOCKED and bool(d.command)))
 
     def _heal(self) -> None:
         """Mend the core, and break the rest for good."""
@@ -259,6 +299,8 @@ class World:
         self.engine.after(20 * S, lambda: self._operate(m))
         if self.is_over or not m.is_running:
             return
+        if self.members[0].maintenance or self.members[1].maintenance or m.v.hears_sign:
+            self.maintain(m, on=False)
         if m.cfg.recovery == "manual":
             m.op = Op(OpKind.RECOVER, m.local())
             m.poke()
@@ -284,7 +326,8 @@ class World:
 
     def _are_messages_in(self) -> bool:
         """What the serving member can know of has had its effect."""
-        primary = next((m for m in self.members if m.db.is_primary and m.is_running), None)
+        serving = [m for m in self.members if m.is_running and m.v.decision is not None and m.v.decision.is_serving]
+        primary = serving[0] if serving else None
         return primary is not None and not self.messages.missing(primary, everything=self.core is Core.ALL)
 
     def _judge(self) -> None:
@@ -305,8 +348,7 @@ class World:
         if self.core in (Core.FIRST, Core.SECOND):
             m = self.members[0] if self.core is Core.FIRST else self.members[1]
             if not self._may_serve(m):
-                d = m.v.decision
-                if d is None or d.state is not PairState.BLOCKED or not d.command:
+                if not self._says_why(m):
                     self.checker.fail("L1", f"{m.name} must not serve, and says neither why nor what to do")
                 return
         elif self.core is Core.PAIR and blocked and all(m.v.decision and m.v.decision.command for m in blocked):
@@ -327,6 +369,10 @@ class World:
                 views.append(
                     View(Epoch(value.epoch), MemberName(value.primary), frozenset(map(MemberName, value.insync)))
                 )
+        if self.settings.authority == "fence":
+            return False  # it may have to wait for the other one; that it says so is what counts
+        if m.disk.view is None:
+            return False  # it lost its memory: what it promised nobody knows
         newest = max(views, key=lambda v: v.epoch, default=None)
         return newest is not None and m.name in newest.insync and m.db.state is not PgState.ABSENT
 
