@@ -103,8 +103,16 @@ def standby(epoch: int) -> Role:
     return Role(role=RoleKind.STANDBY, epoch=epoch, primary="m2")
 
 
-def make_hub(keys: Keys, address: str, *, me: str = "m1", log: Log | None = None) -> AgentHub:
-    return AgentHub(pair_settings(me), log or QuietLog(), listen=address, context=keys.server("member", me))
+def make_hub(
+    keys: Keys,
+    address: str,
+    *,
+    me: str = "m1",
+    log: Log | None = None,
+    members: Callable[[], list[str]] = lambda: [],
+) -> AgentHub:
+    context = keys.server("member", me)
+    return AgentHub(pair_settings(me), log or QuietLog(), listen=address, context=context, members=members)
 
 
 class AgentProcess:

@@ -15,6 +15,7 @@ from pathlib import Path
 from futago import __version__
 from futago.agent.epoch import EpochFence
 from futago.agent.juror import Juror
+from futago.agent.members import MemberBook
 from futago.agent.records import Records
 from futago.agent.runs import RunKeeper
 from futago.agent.session import Me, MemberLink
@@ -27,6 +28,7 @@ from futago.setup import paths, settings
 
 EPOCH_FILE = "epoch.slots"
 JUROR_FILE = "juror.slots"
+MEMBERS_FILE = "members.json"
 COMMAND_NOFILE = 1024  # the soft limit that Linux programs are used to
 EXIT_BROKEN = 1
 EXIT_OPERATOR = 2
@@ -50,18 +52,24 @@ async def _serve(own: settings.AgentSettings, stop: asyncio.Event) -> int:
     keeper = RunKeeper(Records(paths.AGENT_VAR, boot=boot), boot=boot, log=log, nofile_soft=nofile_soft)
     await keeper.load()
     me = Me(name=own.name, pair_id=own.pair_id, boot=boot, version=__version__, context=_client_context())
-    links = [MemberLink(address, me=me, keeper=keeper, fence=fence, log=log) for address in own.members]
+
+    def make_link(address: str) -> MemberLink:
+        return MemberLink(address, me=me, keeper=keeper, fence=fence, log=log, on_members=book.learn)
+
+    book = MemberBook(paths.AGENT_VAR / MEMBERS_FILE, enrolled=own.members, make_link=make_link, log=log)
     juror = Juror(paths.AGENT_VAR / JUROR_FILE, own=own, context=tls.server_context(), log=log)
 
     def offer(run_id: str) -> None:
-        for link in links:
+        for link in book.links:
             link.offer(run_id)
 
     keeper.on_ended = offer
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(keeper.run()), group.create_task(juror.run())]
-        tasks += [group.create_task(link.run()) for link in links]
-        log.event("agent.started", boot=boot, epoch=fence.highest, open_runs=len(keeper.open_ids), members=own.members)
+        tasks.append(group.create_task(book.run()))
+        log.event(
+            "agent.started", boot=boot, epoch=fence.highest, open_runs=len(keeper.open_ids), members=book.addresses
+        )
         service.notify_ready(f"{len(keeper.open_ids)} open runs")
         await stop.wait()
         for task in tasks:

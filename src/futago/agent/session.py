@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from futago.agent.epoch import EpochFence
@@ -79,8 +80,10 @@ class Session:
         keeper: RunKeeper,
         fence: EpochFence,
         counters: Counters,
+        on_members: Callable[[Sequence[str]], None],
         log: Log,
     ) -> None:
+        self._on_members = on_members
         self._stream = stream
         self._me = me
         self._keeper = keeper
@@ -132,12 +135,14 @@ class Session:
         self._counters.connected += 1
         self._log.event("member.connected", member=answer.member, epoch=answer.epoch, is_active=answer.is_active)
         service.notify_status(f"connected to {answer.member}")  # `futago agent enroll` waits for it
-        await self._role(answer.epoch, is_active=answer.is_active)
+        await self._role(answer)
 
-    async def _role(self, epoch: int, *, is_active: bool) -> None:
+    async def _role(self, told: Welcome | RoleChanged) -> None:
         self._is_active = False  # until the epoch is on disk
-        await self._fence.learn(epoch)
-        self._epoch, self._is_active = epoch, is_active
+        await self._fence.learn(told.epoch)
+        self._epoch, self._is_active = told.epoch, told.is_active
+        if self._fence.admits(told.epoch):  # one that was away for long may not know who is a member now
+            self._on_members(told.members)
         self._to_deliver = dict.fromkeys(self._keeper.ended_ids)
         self._news.set()
 
@@ -153,7 +158,7 @@ class Session:
                 case Ask():
                     self._ask(message)
                 case RoleChanged():
-                    await self._role(message.epoch, is_active=message.is_active)
+                    await self._role(message)
                 case Beat():
                     pass
                 case Welcome():
@@ -233,8 +238,17 @@ class MemberLink:
     """Keeps a session to one member: connects, and again within a second whenever it ends."""
 
     def __init__(
-        self, address: str, *, me: Me, keeper: RunKeeper, fence: EpochFence, log: Log, port: int = paths.PORT_AGENT
+        self,
+        address: str,
+        *,
+        me: Me,
+        keeper: RunKeeper,
+        fence: EpochFence,
+        log: Log,
+        on_members: Callable[[Sequence[str]], None] = lambda _: None,
+        port: int = paths.PORT_AGENT,
     ) -> None:
+        self._on_members = on_members
         self.counters = Counters()
         self._where = (address, port)
         self._me = me
@@ -272,7 +286,13 @@ class MemberLink:
             tls.require(writer, pair_id=self._me.pair_id, kind="member")
             stream: FrameStream[FromManager] = FrameStream(reader, writer, FromManager, frame_bytes_max=FRAME_BYTES_MAX)
             self._session = Session(
-                stream, me=self._me, keeper=self._keeper, fence=self._fence, counters=self.counters, log=self._log
+                stream,
+                me=self._me,
+                keeper=self._keeper,
+                fence=self._fence,
+                counters=self.counters,
+                on_members=self._on_members,
+                log=self._log,
             )
             await apart(self._session.run())
         except RemoteProtocolFault as e:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from futago.link import tls
@@ -41,12 +41,21 @@ from futago.runtime.faults import OperatorFault, RemoteProtocolFault
 from futago.runtime.log import Log
 from futago.runtime.role import INERT, Role
 from futago.setup import paths
-from futago.setup.settings import Settings
+from futago.setup.settings import Settings, load
 
 INBOX_MAX = 10_000  # what agents said and the engine has not looked at; then their sessions wait (back-pressure)
 OUTBOX_MAX = 20_000  # messages to one agent that its connection has not taken; an agent that slow is disconnected
 REBIND_S = 0.5
+MEMBERS_S = 2.0
 EVERYWHERE = "0.0.0.0"  # noqa: S104  agents come from every network; mutual TLS guards the port
+
+
+def members_now() -> list[str]:
+    """Return the addresses of the members as the settings file tells them now; empty if it cannot be read."""
+    try:
+        return [m.service for m in load().members]
+    except OperatorFault:
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +109,7 @@ class AgentHub:
         settings: whose pair this is, and our name.
         listen: where to accept agents.
         context: the server side of mutual TLS; default: this member's own certificate.
+        members: returns the addresses that agents shall know; reads a file, so it is called in a thread.
     """
 
     def __init__(
@@ -110,6 +120,7 @@ class AgentHub:
         listen: str = EVERYWHERE,
         port: int = paths.PORT_AGENT,
         context: ssl.SSLContext | None = None,
+        members: Callable[[], list[str]] = members_now,
     ) -> None:
         self.counters = Counters()
         self.inbox: asyncio.Queue[HubEvent] = asyncio.Queue(maxsize=INBOX_MAX)
@@ -117,6 +128,8 @@ class AgentHub:
         self._log = log
         self._where = (listen, port)
         self._context = context
+        self._members = members
+        self._told: list[str] = []
         self._role = INERT
         self._sessions: dict[str, _Session] = {}
 
@@ -128,7 +141,18 @@ class AgentHub:
         if (before.epoch, before.is_active) != (role.epoch, role.is_active):
             self._drain()
             for session in tuple(self._sessions.values()):
-                self._put(session, RoleChanged(epoch=role.epoch, is_active=role.is_active))
+                self._put(session, RoleChanged(epoch=role.epoch, is_active=role.is_active, members=self._told))
+
+    async def _follow_members(self) -> None:
+        """Tell agents of a member that has joined, or moved: they talk to every member."""
+        while True:
+            found = await asyncio.to_thread(self._members)
+            if found and found != self._told:
+                self._told = found
+                for session in tuple(self._sessions.values()):
+                    role = self._role
+                    self._put(session, RoleChanged(epoch=role.epoch, is_active=role.is_active, members=found))
+            await asyncio.sleep(MEMBERS_S)
 
     async def run(self) -> None:
         """Accept agents until cancelled; where the port is taken, try again."""
@@ -136,12 +160,16 @@ class AgentHub:
         listener = TlsListener(
             address=self._where[0], port=self._where[1], context=context, serve=self._serve, log=self._log
         )
-        while True:
-            try:
-                await listener.run()
-            except OperatorFault as e:
-                self._log.error("hub.cannot_listen", error=str(e))
-                await asyncio.sleep(REBIND_S)
+        following = asyncio.create_task(self._follow_members())
+        try:
+            while True:
+                try:
+                    await listener.run()
+                except OperatorFault as e:
+                    self._log.error("hub.cannot_listen", error=str(e))
+                    await asyncio.sleep(REBIND_S)
+        finally:
+            following.cancel()
 
     # --- for the engine ---------------------------------------------------------------------------------------------
 
@@ -241,7 +269,8 @@ class AgentHub:
         self._sessions[session.agent] = session
         self.counters.sessions += 1
         role = self._role
-        self._put(session, Welcome(member=self._settings.me, epoch=role.epoch, is_active=role.is_active))
+        welcome = Welcome(self._settings.me, role.epoch, is_active=role.is_active, members=self._told)
+        self._put(session, welcome)
         if role.is_active and not self.inbox.full():  # full: the engine finds it in `connected`
             self.inbox.put_nowait(Connected(agent=session.agent, address=session.address, boot=session.boot))
 

@@ -67,18 +67,22 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
-    """The member's answer. `is_active`: it may give orders in `epoch`."""
+    """The member's answer. `is_active`: it may give orders in `epoch`. `members`: addresses of all members now; empty if
+    the member does not say.
+    """
 
     member: str
     epoch: int
     is_active: bool
+    members: list[str] = []
 
 
 class RoleChanged(msgspec.Struct, frozen=True, tag="role"):
-    """The member's epoch or activity changed."""
+    """The member's epoch or activity changed, or the members' addresses."""
 
     epoch: int
     is_active: bool
+    members: list[str] = []
 
 
 class Order(msgspec.Struct, frozen=True, tag="order"):

@@ -6,11 +6,12 @@ The oracle of every start is a file that the command itself appends to.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 
 from agent_world import WAIT_S, AgentProcess, Keys, QuietLog, active, lines, loopback, make_hub, order, standby, until
 from futago.agent.model import EXIT_BLANK, Record
+from futago.jobs import hub as hub_room
 from futago.jobs.hub import AgentHub, Connected, Heard
 from futago.link.orders import (
     COMMAND_BYTES_MAX,
@@ -68,8 +70,10 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(keys: Keys, address: str, *, me: str = "m1") -> AsyncIterator[Desk]:
-    hub = make_hub(keys, address, me=me)
+async def desk(
+    keys: Keys, address: str, *, me: str = "m1", members: Callable[[], list[str]] = lambda: []
+) -> AsyncIterator[Desk]:
+    hub = make_hub(keys, address, me=me, members=members)
     task = asyncio.get_running_loop().create_task(hub.run())
     try:
         yield Desk(hub, task)
@@ -302,6 +306,38 @@ async def test_stale_member_is_refused_for_good(world: World, tmp_path: Path) ->
         finally:
             agent.destroy()
     assert lines(world.oracle) == ["new"]
+
+
+async def test_agent_learns_of_the_member_that_joined_later_and_remembers_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_room, "MEMBERS_S", 0.1)
+    keys, first, second = Keys(tmp_path / "keys"), loopback(), loopback()
+    known = [first]
+    agent = AgentProcess(tmp_path / "h1", keys, name="h1", members=[first])
+    try:
+        async with desk(keys, first, members=lambda: list(known)) as one:
+            one.hub.set_role(active(1))
+            agent.start()
+            await until(lambda: one.hub.is_connected("h1"), what="enrolled with the first")
+            async with desk(keys, second, me="m2") as two:
+                known.append(second)  # it joins
+                await until(lambda: two.hub.is_connected("h1"), what="told of the second")
+                two.hub.set_role(active(2))
+                two.hub.order("h1", order("r2", "true", epoch=2))
+                await two.end_of("r2")
+                known.append("127.9.9.9")  # by now the first is stale: nobody believes what it tells
+                await until(lambda: one.hub._told == known, what="told")
+                one.hub.order("h1", order("r1", "true", epoch=1))
+                await until(one.refusals, what="heard")
+                await until((agent.var / "members.json").exists, what="kept")
+        agent.kill()
+        async with desk(keys, second, me="m2") as two:
+            agent.start()
+            await until(lambda: two.hub.is_connected("h1"), what="found again without the first")
+        assert json.loads((agent.var / "members.json").read_text()) == [second]
+    finally:
+        agent.destroy()
 
 
 async def test_order_of_another_epoch_than_the_session_declared_is_refused(world: World) -> None:
