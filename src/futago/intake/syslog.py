@@ -65,6 +65,10 @@ def is_dated(data: bytes) -> bool:
 
 def safe_text(data: bytes) -> str:
     """Return text that a database takes, for any bytes."""
+    if data.isascii() and len(data) <= TEXT_CHARS_MAX:  # nearly all
+        text = data.decode("ascii")
+        if "\x1b" not in text:
+            return text if text.isprintable() else _CONTROL.sub(_escaped, text)
     text = text_of_bytes(data[:TEXT_CHARS_MAX])
     return text if text.isprintable() else _CONTROL.sub(_escaped, text)
 
@@ -75,8 +79,8 @@ def _escaped(found: re.Match[str]) -> str:
 
 def text_of(data: bytes) -> str:
     """Return the line that patterns are matched against: the message without its priority."""
-    text = safe_text(trimmed(data))
-    if text[:1] == "<":
+    text = safe_text(data.rstrip(b"\r\n\0"))
+    if text.startswith("<"):
         end = text.find(">", 1, 5)
         if end > 1 and text[1:end].isdecimal():
             return text[end + 1 :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -33,6 +34,19 @@ PATTERNS = [
     r"(?s)a.b",
     r"a.b",
     r"\Aab\Z",
+    r"[\w.-]+@",
+    r"[^\w\s]b",
+    r"\D\d\D",
+    r"\bab\B",
+    r"[]\d]z",
+    r"\\w",
+    r"(?i)S",
+    r"(\w+) (?=\d)",
+    r"[^a]é",
+    r"a\S*?b|語\W",
+    r"(?x) a \w",
+    r"(?i)(?P<kind>disk|ké)",
+    r"(?i:[a-k]é)|x",
 ]
 WORDS = [
     "SEQ=1",
@@ -53,6 +67,13 @@ WORDS = [
     ".*",
     "z",
     "\t",
+    "a@b",
+    "\\w",
+    "ſ",
+    "１",
+    "DıſK",
+    "kÉ",
+    "\u212a\xc9",
 ]
 EVERYTHING = PatternSet(PATTERNS)
 TEXT = st.lists(st.sampled_from(WORDS) | st.text("abxyz019 .*'\"éÉßñ日本語ァ　", max_size=4), max_size=6).map("".join)
@@ -65,9 +86,22 @@ def test_a_set_matches_what_each_pattern_matches_alone(text: str) -> None:
 
 
 def test_look_around_and_back_references_are_prefiltered_and_confirmed() -> None:
-    assert [i for i, p in enumerate(EVERYTHING.patterns) if p.is_exact] != []
     assert PATTERNS.index(r"(\w)\1") not in EVERYTHING.slow
     assert EVERYTHING.slow == [PATTERNS.index(r"x{,3}z"), PATTERNS.index(r"[^[:alpha:]]")]
+
+
+def test_unicode_classes_compile_fast_and_are_found_in_any_text() -> None:
+    """With hyperscan's own Unicode tables this set takes a minute."""
+    texts = [rf"host{n} \w+\[\d+\]: \S+ failed" for n in range(200)]
+    began = time.process_time()
+    made = PatternSet(texts)
+    assert time.process_time() - began < 5
+    assert made.slow == []
+    assert made.match("host7 sshd[12]: 接続 failed") == [7]
+    assert made.match("host7 プロセス[１２]: login failed") == [7]
+    assert made.match("host7 sshd[12]: login failed") == [7]
+    assert PatternSet([r"(?i)disk \w+"]).slow == []
+    assert made.match("host7 接 続[12]: login failed") == []
 
 
 def test_without_hyperscan_everything_still_matches(monkeypatch: pytest.MonkeyPatch) -> None:
