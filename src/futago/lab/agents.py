@@ -49,9 +49,8 @@ def runner(layer: Path, agent: str, where: Path) -> Path:
     """Write a program that runs an agent straight from the layer, on the machine itself; return it."""
     modules = f"{layer}/usr/share/fence:{layer}/usr/lib/python3/dist-packages"
     libraries = ":".join(str(p) for p in (layer / "usr/lib").glob("*-linux-gnu"))
-    where.write_text(
-        f"#!/bin/sh\nPYTHONPATH={modules} LD_LIBRARY_PATH={libraries} exec /usr/bin/python3 {layer}/usr/sbin/{agent}\n",
-        encoding="ascii",
-    )
+    environment = f"PYTHONPATH={modules} LD_LIBRARY_PATH={libraries}"
+    script = f'#!/bin/sh\n{environment} exec /usr/bin/python3 {layer}/usr/sbin/{agent} "$@"\n'
+    where.write_text(script, encoding="ascii")
     where.chmod(0o755)
     return where

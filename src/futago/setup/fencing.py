@@ -9,8 +9,10 @@ only root can read, never through a command line or the environment of a long-li
 from __future__ import annotations
 
 import asyncio
+import difflib
 import os
 import re
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import msgspec
 
+from futago.cluster.fence.agent import find
 from futago.cluster.fence.kinds import open_device
 from futago.runtime.faults import OperatorFault, Refused, WorldFault
 from futago.setup.fences import DEFAULT_DEADLINE_S, LEVELS_MAX, SHAPES, FenceDevice, problem
@@ -186,12 +189,33 @@ def words(devices: Sequence[FenceDevice]) -> str:
     return " ".join(each)
 
 
+def check_parameters(device: FenceDevice) -> None:
+    """A fence agent knows every parameter that it is given: it would ignore a misspelt one and switch something else.
+
+    Raises:
+        Refused: it does not know one, or cannot be run.
+    """
+    program = find(device.program)
+    try:
+        done = subprocess.run([program, "-o", "metadata"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        raise Refused(f"{program} does not describe itself: {e}") from e
+    known = re.findall(r"<parameter\s[^>]*name=\"([^\"]+)\"", done.stdout)
+    for name in device.options:
+        if known and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise Refused(f"{program.name} knows no parameter {name}" + (f"; did you mean {close[0]}" if close else ""))
+
+
 def power_state(device: FenceDevice, password: str) -> str:
     """Return "on", "off" or "unknown", in the device's own opinion.
 
     Raises:
-        Refused: it does not answer, refuses the user or password, or cannot be understood.
+        Refused: it does not answer, refuses the user or password, or cannot be understood; or an agent does not know a
+            parameter.
     """
+    if device.driver == "agent":
+        check_parameters(device)
     descriptor, name = tempfile.mkstemp(prefix="futago-fence-")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as f:

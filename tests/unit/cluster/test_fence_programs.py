@@ -16,6 +16,7 @@ from futago.cluster.fence.kinds import open_device
 from futago.lab import agents
 from futago.runtime.faults import Refused, Unknown
 from futago.setup.fences import FenceDevice
+from futago.setup.fencing import power_state
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,14 @@ async def test_fence_agent_whose_device_is_dead_is_unknown_and_ended_at_the_dead
     with pytest.raises(Unknown):
         await open_device(agent(bmc, fence_ipmilan, deadline_s=2.0)).off()
     assert time.monotonic() - began < 3
+
+
+def test_parameter_that_the_agent_does_not_know_is_found_at_set_up(bmc: Bmc, fence_ipmilan: str) -> None:
+    """The agent itself would ignore it, and switch what it means without it."""
+    device = agent(bmc, fence_ipmilan)
+    assert power_state(device, "secret1") == "on"
+    with pytest.raises(Refused, match="knows no parameter lanpuls; did you mean lanplus"):
+        power_state(agent(bmc, fence_ipmilan, lanpuls="1"), "secret1")
 
 
 async def test_agent_that_is_not_installed_is_refused() -> None:
