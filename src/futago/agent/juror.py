@@ -2,12 +2,15 @@
 
 The rule that makes it a vote: what the acceptor holds is on disk before the reply leaves. A juror that lost its file
 is a new acceptor with a new identity, so requests to the old one are refused (they name it); a file that is there and
-cannot be trusted makes the juror answer `unable` and nothing else. Only members of the pair are heard.
+cannot be trusted makes the juror answer `unable` and nothing else. One process alone uses the file at a time: a second
+one would answer from what it read before the first one wrote. Only members of the pair are heard.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import secrets
 import ssl
 from dataclasses import dataclass
@@ -134,6 +137,8 @@ class Juror:
         self, path: Path, *, own: AgentSettings, context: ssl.SSLContext, log: Log, port: int = paths.PORT_JUROR
     ) -> None:
         self.acceptor = Acceptor(path, pair_id=own.pair_id, log=log)
+        self.listening = asyncio.Event()
+        self._path = path
         self._pair_id = own.pair_id
         self._log = log
         self._listener = TlsListener(
@@ -141,13 +146,40 @@ class Juror:
         )
 
     async def run(self) -> None:
-        """Serve until cancelled; where the port is taken, try again: runs must not suffer from it."""
-        await self.acceptor.load()
+        """Serve until cancelled; where the port or the file is taken, try again: runs must not suffer from it."""
+        claim = await self._claim()
+        try:
+            await self.acceptor.load()
+            while True:
+                try:
+                    with self._listener.bind() as sock:
+                        self.listening.set()
+                        await self._listener.run(sock)
+                except OperatorFault as e:
+                    self._log.error("juror.cannot_listen", error=str(e))
+                    await asyncio.sleep(REBIND_S)
+        finally:
+            os.close(claim)
+
+    async def _claim(self) -> int:
+        """Return the descriptor that keeps other processes from the file, as soon as none has it."""
+        lock = self._path.with_name(f"{self._path.name}.lock")
+        is_said = False
         while True:
             try:
-                await self._listener.run()
-            except OperatorFault as e:
-                self._log.error("juror.cannot_listen", error=str(e))
+                fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as e:
+                self._log.error("juror.cannot_claim", error=str(e))
+                await asyncio.sleep(REBIND_S)
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return fd
+            except OSError as e:
+                os.close(fd)
+                if not is_said:
+                    self._log.error("juror.file_in_use", error=f"another process holds {lock}: {e.strerror}")
+                is_said = True
                 await asyncio.sleep(REBIND_S)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -17,6 +17,7 @@ PROGRAMS = {
     "guard": "futago.cluster.guard",
     "manager": "futago.manager",
     "web": "futago.web.app",
+    "witness": "futago.agent.witness",
 }
 AGENT = "futago.agent.main"
 

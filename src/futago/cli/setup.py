@@ -161,15 +161,17 @@ def agent_enroll(
         str, typer.Option(help="This host's address; the one that leads to the pair if not given.")
     ] = "",
     wait: Annotated[int, typer.Option(help="Seconds to wait until the agent is connected.", min=1)] = 30,
+    witness: Annotated[bool, typer.Option("--witness", help="Run no jobs here: only hold the third vote.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make this host an agent of the pair. May be run again at any time."""
+    """Make this host an agent of the pair, or its witness. May be run again at any time."""
     from futago.setup import enrol as work
 
-    own = work.run(work.Options(token, name, address, wait_s=float(wait)), say=_say)
-    print(
-        json.dumps({"name": own.name, "members": own.members}) if as_json else f"{own.name} is enrolled and connected."
-    )
+    own = work.run(work.Options(token, name, address, wait_s=float(wait), is_witness=witness), say=_say)
+    said = f"{own.name} is enrolled and connected."
+    if witness:
+        said = f"{own.name} listens. On a member: futago vote set witness {own.name}=ADDRESS"
+    print(json.dumps({"name": own.name, "members": own.members}) if as_json else said)
 
 
 @agent_app.command("run")

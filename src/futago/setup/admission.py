@@ -192,6 +192,7 @@ def _check_passwords(request: Join) -> None:
 def _bundle(widened: Settings, newcomer: str, cert: bytes) -> JoinAnswer:
     theirs = msgspec.structs.replace(widened, me=newcomer)
     held = [Path(d.password_file) for m in widened.members for d in m.fence if d.password_file]
+    held += [Path(where) for where in widened.third_vote.files.values()]
     return JoinAnswer(
         settings=settings.dump(theirs),
         ca_cert=paths.CA_CERT.read_text(encoding="ascii"),

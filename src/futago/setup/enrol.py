@@ -1,4 +1,4 @@
-"""`futago agent enroll`: this host becomes an agent of a pair.
+"""`futago agent enroll`: this host becomes an agent of a pair, or with `--witness` its witness alone.
 
 The token says where the members are; the first that answers signs this host's key. A host that was enrolled before
 keeps its key, its runs and its seat in the jury; only its certificate is new.
@@ -23,7 +23,7 @@ from futago.setup.token import Token
 
 CONNECTED_S_MAX = 30.0
 POLL_S = 0.2
-MARK = "connected to"  # what the agent tells systemd
+MARK = {install.AGENT_UNIT: "connected to", install.WITNESS_UNIT: "listening"}  # what they tell systemd
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,12 @@ class Options:
     name: str = ""
     address: str = ""
     wait_s: float = CONNECTED_S_MAX
+    is_witness: bool = False
+
+    @property
+    def unit(self) -> str:
+        """The unit that this host shall run."""
+        return install.WITNESS_UNIT if self.is_witness else install.AGENT_UNIT
 
 
 def run(options: Options, *, say: Say) -> AgentSettings:
@@ -45,21 +51,21 @@ def run(options: Options, *, say: Say) -> AgentSettings:
     checks.check_root()
     ticket = token.read(options.token)
     name = settings.check_name(options.name or _own_name(), what="--name")
-    check_host(ticket, name)
+    check_host(ticket, name, unit=options.unit)
     say(f"asking the pair at {', '.join(ticket.members)}")
     key = paths.OWN_KEY.read_bytes() if paths.OWN_KEY.exists() else authority.make_key()
     answer = _admitted(options, ticket, name, key)
-    say("enrolled; writing the agent's files and unit")
+    say("enrolled; writing its files and unit")
     own = put_down(answer, key, name)
-    install.agent_unit()
-    install.enable(install.AGENT_UNIT)
-    install.restart(install.AGENT_UNIT)
-    _wait_connected(options.wait_s, say=say)
+    install.host_unit(options.unit)
+    install.enable(options.unit)
+    install.restart(options.unit)
+    _wait_connected(options.unit, options.wait_s, say=say)
     return own
 
 
-def check_host(ticket: Token, name: str) -> None:
-    """This host may become that agent of that pair. Raises OperatorFault before anything is changed."""
+def check_host(ticket: Token, name: str, *, unit: str = install.AGENT_UNIT) -> None:
+    """This host may become that agent, or witness, of that pair. Raises OperatorFault before anything is changed."""
 
     def free() -> None:
         if paths.SETTINGS.exists():
@@ -76,16 +82,27 @@ def check_host(ticket: Token, name: str) -> None:
                 code="enrol.exists",
             )
 
+    def alone() -> None:
+        other = next(u for u in MARK if u != unit)
+        if machine.unit_state(other) in ("active", "activating"):
+            raise OperatorFault(
+                f"This host runs {other} already.",
+                hint="An agent can be the witness as it is: `futago vote set witness NAME` on a member."
+                if unit == install.WITNESS_UNIT
+                else f"To make an agent of it, run `systemctl disable --now {other}` first; its vote stays.",
+                code="enrol.exists",
+            )
+
     def port() -> None:
         held = machine.port_holder(paths.PORT_JUROR, kind=socket.SOCK_STREAM)
-        if held and machine.unit_state(install.AGENT_UNIT) not in ("active", "activating"):
+        if held and all(machine.unit_state(u) not in ("active", "activating") for u in MARK):
             raise OperatorFault(
                 f"TCP port {paths.PORT_JUROR} of this host: {held}.",
                 hint="`ss -lntp` shows by whom.",
                 code="setup.ports",
             )
 
-    checks.ask_all([checks.check_systemd, free, port])
+    checks.ask_all([checks.check_systemd, free, alone, port])
 
 
 def put_down(answer: EnrollAnswer, key: bytes, name: str) -> AgentSettings:
@@ -135,17 +152,21 @@ def _own_name() -> str:
     return socket.gethostname().partition(".")[0].lower()
 
 
-def _wait_connected(wait_s: float, *, say: Say) -> None:
+def _wait_connected(unit: str, wait_s: float, *, say: Say) -> None:
     end_at = now_at() + int(wait_s * S)
     said = ""
     while now_at() < end_at:
-        said = machine.status_text(install.AGENT_UNIT)
-        if said.startswith(MARK):
+        said = machine.status_text(unit)
+        if said.startswith(MARK[unit]):
             say(said)
             return
         time.sleep(POLL_S)
+    port = paths.PORT_JUROR if unit == install.WITNESS_UNIT else paths.PORT_AGENT
+    whose = (
+        "The members must reach this host's" if unit == install.WITNESS_UNIT else "This host must reach the members'"
+    )
     raise OperatorFault(
-        f"The agent runs but is not connected after {wait_s:g} s ({said or 'it says nothing'}).",
-        hint=f"This host must reach the members' TCP port {paths.PORT_AGENT}; see `journalctl -u futago-agent -n 30`.",
+        f"{unit} runs but is not {MARK[unit].split()[0]} after {wait_s:g} s ({said or 'it says nothing'}).",
+        hint=f"{whose} TCP port {port}; see `journalctl -u {unit} -n 30`.",
         code="enrol.connect",
     )

@@ -26,6 +26,7 @@ SYSTEMD = paths.ROOT / "etc/systemd/system"
 TMPFILES = paths.ROOT / "etc/tmpfiles.d/futago.conf"
 SYSCTL = paths.ROOT / "etc/sysctl.d/90-futago.conf"
 AGENT_UNIT = "futago-agent.service"
+WITNESS_UNIT = "futago-witness.service"
 BOOT_UNITS = ("futago-receiver.service", "futago-guard.service", "futago-controller.service")  # it starts the rest
 MEMBER_UNITS = (*BOOT_UNITS, "futago-postgres.service", "futago-manager.service", "futago-web.service")
 KEY_BYTES = 32
@@ -139,9 +140,9 @@ def member_units(*, postgres: str) -> None:
             reload_units()
 
 
-def agent_unit() -> bool:
-    """Write the agent's unit; return whether it changed."""
-    changed = files.write(SYSTEMD / AGENT_UNIT, unit_text(AGENT_UNIT), mode=0o644)
+def host_unit(name: str) -> bool:
+    """Write the unit of an agent or of a witness; return whether it changed."""
+    changed = files.write(SYSTEMD / name, unit_text(name), mode=0o644)
     if changed and is_real():
         reload_units()
     return changed

@@ -225,8 +225,8 @@ def put_down(bundle: JoinAnswer, key: bytes) -> Settings:
     files.write(paths.HEARTBEAT_KEY, bytes.fromhex(bundle.heartbeat_key), mode=0o640, owner=files.SHARED)
     files.write(paths.TOKEN_KEY, bytes.fromhex(bundle.token_key), mode=0o600)
     files.write(paths.ADMIN_TOKEN, bundle.admin_token, mode=0o600)
-    for device in (d for m in own.members for d in m.fence if d.password_file):
-        where = Path(device.password_file)
+    named = [d.password_file for m in own.members for d in m.fence if d.password_file]
+    for where in map(Path, [*named, *own.third_vote.files.values()]):
         files.write(paths.SECRETS / where.name, bundle.fence_passwords.get(where.name, ""), mode=0o600)
     return own
 
