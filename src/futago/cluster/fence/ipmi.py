@@ -56,7 +56,10 @@ class IpmiDriver:
         await self._tool(wanted.value, deadline_s=deadline_s)
 
     async def _tool(self, verb: str, *, deadline_s: float) -> str:
-        ended = await process.run([*self._command, "chassis", "power", verb], deadline_s=deadline_s)
+        try:
+            ended = await process.run([*self._command, "chassis", "power", verb], deadline_s=deadline_s)
+        except Unknown as e:
+            raise Unknown(f"it does not answer: {e}") from e
         if ended.code == 0:
             return ended.out
         said = f"{ended.err}\n{ended.out}"
