@@ -1,9 +1,10 @@
-"""`futago simulate`: run the pair in a simulated world with seeded faults or search a small world completely."""
+"""`futago simulate`: run the pair in a simulated world with seeded faults, search a small world completely, or replay a record."""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,9 @@ def simulate(
     seed: Annotated[int | None, typer.Option(help="The first seed; alone: run it once and tell its story.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Go on for so long instead of a number of seeds.")] = None,
     jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
+    replay: Annotated[
+        Path | None, typer.Option(help="Decide again what a controller recorded in this folder or file, and tell it.")
+    ] = None,
     exhaustive: Annotated[
         bool, typer.Option("--exhaustive", help="Search every state of a small world instead.")
     ] = False,
@@ -30,6 +34,10 @@ def simulate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run the pair in a simulated world with seeded faults; exit 1 if an invariant breaks, and tell how."""
+    if replay is not None:
+        from futago.sim.replay import replay_files
+
+        raise typer.Exit(replay_files(replay, as_json=as_json))
     if exhaustive:
         bound_s = 1e9 if minutes is None else minutes * 60
         raise typer.Exit(_search(Bounds(commits, epochs, crashes, turns, seconds=bound_s), as_json=as_json))

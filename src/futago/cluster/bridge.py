@@ -55,6 +55,7 @@ from futago.cluster.pgconf import Layout
 from futago.cluster.pgsync import PgSync
 from futago.cluster.pgwatch import PgWatch
 from futago.cluster.postgres import Postgres
+from futago.cluster.record import Recorder
 from futago.cluster.recover import Ladder
 from futago.cluster.reports import Reporter, journal_of
 from futago.cluster.seating import Seating
@@ -63,6 +64,7 @@ from futago.cluster.slots import Keeper
 from futago.cluster.unit import SystemdUnit
 from futago.cluster.volume import DataVolume
 from futago.cluster.walpath import WalPath
+from futago.cluster.word import word
 from futago.link import heartbeat, tls
 from futago.link.heartbeat import HeartbeatEndpoint, PeerWatch
 from futago.register import kinds as register_kinds
@@ -79,6 +81,7 @@ from futago.setup import settings as settings_room
 from futago.setup.settings import Settings
 
 UNIT = "futago-postgres.service"
+RECORD = paths.CLUSTER / "decisions"
 LAST_SWITCH = paths.CLUSTER / "last_switch.json"
 VOTE_MEMORY = paths.CLUSTER / "vote.memory.json"
 VOLUME_NOTE = paths.CLUSTER / "volume.json"
@@ -143,6 +146,7 @@ class Controller:
         self.switches = status_room.SwitchLog(keep=self._keep_switch, last=_load_switch())
         self.executor = Executor(self._hands(), log=log)
         self.desk = self._make_desk()
+        self.recorder = Recorder(RECORD, member=settings.me, program=__version__, worker=Worker("recorder"))
         self.decision: Decision | None = None
         self._decided = asyncio.Event()
         self.facts: Facts = self.board.facts()
@@ -240,6 +244,7 @@ class Controller:
                 SystemDisk(self.keeper).run(),
                 WalPath(self.postgres, peer=self._peer_fact).run(),
                 self._follow_roster(),
+                self.recorder.run(),
                 self._open_local_window(),
                 NetworkWindow(self.desk, self.settings, context=server, log=self.log).run(),
                 self._reload_on(hangup, group),
@@ -252,6 +257,7 @@ class Controller:
                 await leave.leave(self, loop)
             for task in [*tasks, *self._parts.values()]:
                 task.cancel()
+        await self.recorder.flush()
         await self.executor.close()
         await self.address.close()
         self._feed()  # a successor has its full second
@@ -322,6 +328,7 @@ class Controller:
     def _act(self, facts: Facts, decision: Decision, now: int) -> int:
         """Begin what was decided; tell what changed; return when to look again."""
         self.facts, self.decision = facts, decision
+        self.recorder.note(facts, decision, now)
         if facts.durable.view is not None:
             self.fences.forget(facts.durable.view.epoch)
         self._decided.set()
@@ -401,7 +408,7 @@ class Controller:
             self.endpoint.send_now()
 
     def _word(self) -> Heartbeat:
-        return status_room.word(self.board.facts())
+        return word(self.board.facts())
 
     async def _pause_replay(self, pause: bool) -> None:
         await self.peer_line.ask("replay", deadline_s=3.0, pause=pause)
