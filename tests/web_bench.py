@@ -121,16 +121,37 @@ def status(**changes: Any) -> dict[str, Any]:
     return whole | changes
 
 
+PLAN: dict[str, Any] = {
+    "is_needed": True, "wrong": ["m1 serves alone; m2 is silent."], "back": "m2", "source": "m1", "refusal": "",
+    "repair": "",
+    "steps": [
+        {"what": "rewind", "text": "undo on m2 what m1 never had", "bytes_max": 2 << 30, "seconds": 22.5,
+         "is_destructive": True},
+        {"what": "add", "text": "make m2 part of the pair", "bytes_max": 0, "seconds": 2, "is_destructive": False},
+    ],
+    "checks": [
+        {"name": "room", "member": "m2", "grade": "ok", "text": "9216 MiB free, 2304 MiB needed", "repair": ""},
+        {"name": "clock", "member": "m2", "grade": "warn", "text": "the members' clocks differ by 4.2 s",
+         "repair": "Let both members follow the same time servers."},
+    ],
+}  # fmt: skip
+"""A plan of a recovery as the controller tells it."""
+
+
 @dataclass
 class StandIn:
-    """Speaks the controller's local protocol."""
+    """Speaks the controller's local protocol.
+
+    Args:
+        answers: the lines that answer any operation; `replies` by operation (`plan` is a recovery's) go before them.
+    """
 
     path: Path
     role: dict[str, Any] = field(default_factory=lambda: dict(SERVING))
     status: dict[str, Any] = field(default_factory=status)
     answers: list[dict[str, Any]] = field(default_factory=lambda: [{"ok": True}])
     answer_pause_s: float = 0.0
-    replies: dict[str, dict[str, Any]] = field(default_factory=dict)  # by operation; instead of `answers`
+    replies: dict[str, dict[str, Any]] = field(default_factory=lambda: {"plan": {"ok": True, "plan": PLAN}})
     asked: list[str] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     beats: int = 0
@@ -172,6 +193,7 @@ class StandIn:
                 self.beats += 1
                 await self._say(writer, {"ok": True})
             case operation:
+                operation = "plan" if request.get("plan") else operation
                 self.asked.append(operation)
                 self.requests.append(request)
                 for answer in [self.replies[operation]] if operation in self.replies else self.answers:

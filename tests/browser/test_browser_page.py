@@ -109,7 +109,7 @@ async def test_the_page_follows_a_power_cut_without_a_reload_or_a_login(browser:
     await page.click("#recover-dialog button.go")
     await expect(page.locator("#pair .progress")).to_contain_text("m1: rewinding")
     await expect(page.locator("#pair .progress")).to_contain_text("done")
-    assert pair.m2.controller.asked == ["recover"]
+    assert pair.m2.controller.asked == ["plan", "recover"]
     assert pair.m1.controller.asked == []
     assert _complaints == []
 

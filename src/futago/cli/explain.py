@@ -89,7 +89,8 @@ def _explain_failure(name: str, *, as_json: bool) -> None:
             print()
         print(f"{answer.title}  [{answer.failure.value}]")
         for sentence in answer.sentences:
-            print(f"  {sentence}")
+            if sentence != answer.title:
+                print(f"  {sentence}")
         for step in answer.steps:
             print(f"  {step.at_ms / 1000:7.2f} s  {step.member}  {step.rule}: {step.text}")
         if answer.command:

@@ -12,11 +12,6 @@ from futago.cluster import explain
 from futago.cluster.model import At, Config, Facts, MemberName
 from web_bench import Bench, NewClient
 
-PLAN: dict[str, Any] = {
-    "is_needed": True, "wrong": ["m1 serves alone."], "back": "m2", "source": "m1", "refusal": "", "repair": "",
-    "steps": [{"what": "rewind", "text": "undo what m1 never had", "bytes_max": 1 << 30, "seconds": 12.5, "is_destructive": True}],
-    "checks": [{"name": "room", "member": "m2", "grade": "bad", "text": "1 MiB free", "repair": "Make 2 MiB of room."}],
-}  # fmt: skip
 TESTS = {
     "ok": True, "passed": False, "text": "1 of 2 tests passed.",
     "tests": [
@@ -34,7 +29,7 @@ def replies(bench: Bench) -> dict[str, dict[str, Any]]:
         cfg=Config(me=MemberName("m1"), peer=MemberName("m2"), h=1, k=10, bias=1, t_stall=1), started_at=At(1)
     )
     bench.controller.replies = {
-        "recover": {"ok": True, "plan": PLAN},
+        "plan": {"ok": True, "plan": web_bench.PLAN},
         "maintenance": {"ok": True, "text": "Maintenance is on: nobody takes over unasked.", "maintenance": True},
         "fence-test": TESTS,
         "facts": {"ok": True, "facts": explain.pack(facts, 1000).decode()},
@@ -72,7 +67,7 @@ async def test_maintenance_and_tests_are_recorded_before_they_are_ordered(
 
 
 async def test_refusal_keeps_its_hint(api: httpx.AsyncClient, replies: Any) -> None:
-    replies["recover"] = {"ok": False, "error": "m2 could not be asked.", "hint": "Power it on."}
+    replies["plan"] = {"ok": False, "error": "m2 could not be asked.", "hint": "Power it on."}
     answer = await api.get("/api/v1/pair/recover/plan")
     assert answer.status_code == 422 and answer.json()["hint"] == "Power it on."
 
@@ -103,7 +98,7 @@ async def test_page_shows_the_plan_the_tests_and_the_answers(
 ) -> None:
     person.headers["Accept-Language"] = language
     plan = (await person.get("/parts/pair/plan")).text
-    assert words in plan and "undo what m1 never had" in plan and "Make 2 MiB of room." in plan
+    assert words in plan and "undo on m2 what m1 never had" in plan and "same time servers" in plan
     assert "it refuses the password" in (await person.post("/parts/pair/fence-test")).text
     assert "Maintenance is on" in (await person.post("/parts/pair/maintenance?on=true")).text
     assert (await person.get("/parts/pair/explain")).text.count("<li>") >= 1

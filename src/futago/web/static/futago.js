@@ -160,6 +160,11 @@ function ask(part) {
   }, Math.max(0, GENTLE_MS - since));
 }
 
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const part = event.detail.target;
+  if ("follows" in part.dataset && part.querySelector("dialog[open]")) event.detail.shouldSwap = false; // asked for before it opened
+});
+
 setInterval(() => {
   if (line.dataset.state !== "live" || document.hidden) return;
   for (const part of document.querySelectorAll("[data-every]")) {
