@@ -22,7 +22,7 @@ from futago.cluster.orders import Orders
 from futago.cluster.pgsync import PgSync
 from futago.cluster.postgres import Postgres
 from futago.cluster.recover import Ladder
-from futago.cluster.recovery import PATIENCE_S, Recovery
+from futago.cluster.recovery import PATIENCE_S, Recovery, sentence
 from futago.cluster.reports import Reporter, source_of
 from futago.cluster.seating import Seating
 from futago.runtime.clock import now_at
@@ -165,8 +165,10 @@ class ControllerDesk:
                 raise Unknown(f"not ended within {limit:g} s; it goes on: see futago status")
         result = done.result()
         if not result.ok:
-            raise OperatorFault(_sentence(result.text), hint="", code=f"pair.{kind.value}")
-        return {"ok": True, "text": _sentence(result.text)}
+            raise OperatorFault(
+                sentence(result.text, self._board.cfg.me, self._board.cfg.peer), hint="", code=f"pair.{kind.value}"
+            )
+        return {"ok": True, "text": sentence(result.text, self._board.cfg.me, self._board.cfg.peer)}
 
     def _request(self, kind: OpKind) -> asyncio.Future[OpDone]:
         present = self._board.op.kind
@@ -250,10 +252,6 @@ class ControllerDesk:
     def _require_primary(self) -> None:
         if self._board.pg.state is not PgState.PRIMARY:
             raise Refused("no primary runs here")
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
 _POSITION = (
