@@ -122,8 +122,8 @@ SCENES: tuple[Scene, ...] = (
     Scene("F22-full", "standby: database's disk full"),
     Scene("F22-hang", "standby: database's file system hangs"),
     Scene("F23", "primary: database's disk full"),
-    Scene("F23-root", "primary: root file system full"),
-    Scene("F23-root-standby", "standby: root file system full"),
+    Scene("F23-root", "primary: root file system full", hold_s=12),
+    Scene("F23-root-standby", "standby: root file system full", hold_s=12),
     Scene("F24", "primary's zone lost: host, networks, BMC"),
     Scene("F24-standby", "standby's zone lost: host, networks, BMC"),
     Scene("F25+primary-first", "both lose power; the primary returns first", order=("primary", "standby")),
@@ -311,6 +311,7 @@ class Step:
         ]
         answers = [self.lab.request(op="fault", fault=f, target=t, words=w) for f, t, w in steps]
         at = int(answers[-1]["at"])
+        say(f"    {steps}: {[a['stages_ms'] for a in answers]}")
         self._watch(at)
         self.row.detected_s = logs.detected_s(at)
         repaired = now_at()
@@ -318,8 +319,14 @@ class Step:
             if fault not in POWER:
                 self.lab.heal(fault, target)
                 time.sleep(3 if fault != "bmc-dead" and len(steps) > 1 else 0)  # it must do no harm meanwhile
-        self._come_back(logs, repaired)
-        self._measure(at, repaired)
+        self._come_back_and_measure(logs, at, repaired)
+
+    def _come_back_and_measure(self, logs: Logs, at: int, repaired: int) -> None:
+        try:
+            self._come_back(logs, repaired)
+        finally:
+            self.row.rules, self.row.rungs = logs.rules(), logs.rungs()
+            self._measure(at, repaired)
 
     def _watch(self, at: int) -> None:
         """Watch until writes are acknowledged again, and for the scene's time at least."""
@@ -343,7 +350,6 @@ class Step:
             self.row.attempts = recover(self.lab)
         moved = any(rule.startswith(("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "R")) for rule in logs.rules())
         self.row.paired_s = (now_at() - repaired) / 1e9 if self.row.command or moved else 0.0
-        self.row.rules, self.row.rungs = logs.rules(), logs.rungs()
         time.sleep(2)
         if not self._is_protected():
             self.row.why.append(f"not protected two seconds later: {explain(self.lab.pair_status())}")
@@ -384,8 +390,7 @@ class Step:
         self._watch(at)
         self.shift.send()
         repaired = now_at()
-        self._come_back(logs, repaired)
-        self._measure(at, repaired)
+        self._come_back_and_measure(logs, at, repaired)
 
     # ---- the end
 

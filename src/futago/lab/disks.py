@@ -12,6 +12,7 @@ with it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -144,7 +145,7 @@ class Disks:
 
     def is_detached(self) -> bool:
         """Return whether the volume was detached since the host was powered on."""
-        return not all(_is_readable(p) for p in self._hangable)
+        return not all(_is_writable(p) for p in self._hangable)
 
     def require_remote(self) -> None:
         """Refuse unless the volume is a remote one."""
@@ -181,11 +182,16 @@ class Disks:
             machine.unmount(point)
 
 
-def _is_readable(folder: Path) -> bool:
+def _is_writable(folder: Path) -> bool:
+    """Ask the file system itself; one that is full is writable."""
+    probe = folder / "lab-probe"
     try:
-        os.listdir(folder)  # the quickest question that the file system itself must answer
-    except OSError:
-        return False
+        fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.fsync(fd)
+        os.close(fd)
+        probe.unlink()
+    except OSError as e:
+        return e.errno not in (errno.EIO, errno.EROFS)
     return True
 
 

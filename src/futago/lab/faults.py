@@ -395,7 +395,8 @@ def _root_full(d: Daemon, host: str, _: list[str]) -> Stages:
     if found.power is Power.OFF:
         raise Refused(f"{host} is off")
     d.fill(found.disks.root_spare / _FILLER)
-    return {}
+    left = os.statvfs(found.disks.root_spare)
+    return {"left_kib": left.f_bavail * left.f_frsize / 1024}
 
 
 def _root_roomy(d: Daemon, host: str, _: list[str]) -> Stages:
