@@ -26,7 +26,7 @@ from futago.sim.network import HEARTBEAT, SERVICE, Network
 CHAOS_S = (8, 8, 10, 12, 15, 20, 30)
 LOOK_NS = 100 * MS
 STUCK_NS = 12 * S  # longer than every timer of the rules that may matter then
-HEAL_NS = 90 * S  # a base backup, its retries and the waiting times of every rule fit into this
+HEAL_NS = 130 * S  # a base backup, its retries and the waiting times of every rule fit into this
 NAMES = (MemberName("m1"), MemberName("m2"))
 
 
@@ -109,6 +109,7 @@ class World:
         self.rungs: dict[str, int] = {}
         self.is_healing = self.is_over = False
         self.is_synced = True  # both journals are complete on both members, as both say
+        self.is_forced = False  # an operator forced a member to serve
         self.lost = ""  # the member that has lost a disk for good in this run
         self.puts = 0  # into the register, under way
         self.w_changes = 0  # how often the register may have changed
@@ -301,9 +302,38 @@ class World:
             return
         if self.members[0].maintenance or self.members[1].maintenance or m.v.hears_sign:
             self.maintain(m, on=False)
-        if m.cfg.recovery == "manual":
+        if self._is_for_a_person():
+            self._force()
+        elif m.cfg.recovery == "manual":
             m.op = Op(OpKind.RECOVER, m.local())
             m.poke()
+
+    def _is_for_a_person(self) -> bool:
+        """A member lost its memory, and before the other one could go on without it that one failed, too."""
+        rules = {m.name: m.v.decision.rule for m in self.members if m.is_running and m.v.decision is not None}
+        is_late = self.engine.now > self.chaos_ns + 30 * S
+        return is_late and rules.get(MemberName(self.lost)) == "M3.amnesia" and not self._is_serving()
+
+    def _force(self) -> None:
+        """What an operator does who knows where all data are: power the other one off, force this one, bring the other back."""
+        acked = self.checker.acked | self.checker.shown
+        holder = next((m for m in self.members if m.db.state is not PgState.ABSENT and acked <= set(m.db.wal)), None)
+        if self.is_forced or holder is None or self._is_outside(holder):
+            return
+        self.is_forced = True
+        self.engine.tell("WORLD", f"an operator powers {holder.other.name} off and forces {holder.name}")
+        holder.other.power_off()
+        holder.other.is_dead = True
+
+        def force() -> None:
+            holder.op = Op(OpKind.FORCE_PRIMARY, holder.local())
+            holder.poke()
+
+        def back() -> None:
+            holder.other.is_dead = self._is_outside(holder.other)
+
+        self.engine.after(8 * S, force)
+        self.engine.after(12 * S, back)
 
     def _is_outside(self, m: SimMember) -> bool:
         return (self.core is Core.FIRST and m.name == NAMES[1]) or (self.core is Core.SECOND and m.name == NAMES[0])
