@@ -48,9 +48,12 @@ def init(
     service: Service,
     heartbeat: Heartbeat,
     interface: Interface,
-    floating_ip: Annotated[str, typer.Option(help="The address that moves, with prefix length: 192.0.2.100/24.")],
     fence: Fence,
     admin_password_file: Annotated[Path, typer.Option(help="File with the password for the user `admin`.")],
+    floating_ip: Annotated[
+        list[str] | None,
+        typer.Option(help="The address that moves, with prefix length: 192.0.2.100/24. May be repeated, or left out."),
+    ] = None,
     fence_password_file: PasswordFile = None,
     profile: Annotated[str, typer.Option(help="Failure detection: default, fast, or vm.")] = "default",
     recovery: Annotated[str, typer.Option(help="After a failure, rejoin by itself: auto, or manual.")] = "auto",
@@ -70,7 +73,7 @@ def init(
     options = work.Options(
         pair=pair,
         place=Place(member, service, heartbeat, interface),
-        floating_ip=floating_ip,
+        floating_ips=tuple(floating_ip or ()),
         fence=fence,
         fence_password_file=fence_password_file or [],
         admin_password_file=admin_password_file,
@@ -106,6 +109,7 @@ def join(
     interface: Interface,
     fence: Fence,
     fence_password_file: PasswordFile = None,
+    eni: Annotated[str, typer.Option(help="This machine's network interface in Amazon's cloud, eni-...")] = "",
     wait: Annotated[int, typer.Option(help="Seconds to wait until the two are paired.", min=5)] = 600,
     as_json: AsJson = False,
 ) -> None:
@@ -116,7 +120,7 @@ def join(
     from futago.setup import join as work
     from futago.setup.checks import Place
 
-    place = Place(member, service, heartbeat, interface)
+    place = Place(member, service, heartbeat, interface, eni)
     options = work.Options(token, place, fence, fence_password_file or [], wait_s=float(wait))
     status = work.run(options, say=_say)
     if as_json:

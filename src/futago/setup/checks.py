@@ -53,6 +53,7 @@ class Place:
     service: str
     heartbeat: str
     interface: str
+    eni: str = ""
 
 
 def ask_all(checks: Iterable[Check]) -> None:
@@ -120,7 +121,7 @@ def check_admin_password(path: Path) -> None:
         )
 
 
-def input_checks(place: Place, floating_ip: str) -> list[Check]:
+def input_checks(place: Place, floating_ips: Sequence[str]) -> list[Check]:
     """Return the checks that need nothing but the words themselves."""
 
     def addresses() -> None:
@@ -134,7 +135,10 @@ def input_checks(place: Place, floating_ip: str) -> list[Check]:
             )
 
     def floating() -> None:
-        if parse_floating(floating_ip).ip in _valid(place.service, place.heartbeat):
+        wanted = [parse_floating(text).ip for text in floating_ips]
+        if len(set(wanted)) != len(wanted):
+            raise OperatorFault("--floating-ip names an address twice.", code="setup.floating-ip")
+        if any(ip in _valid(place.service, place.heartbeat) for ip in wanted):
             raise OperatorFault(
                 "--floating-ip is an address of this machine's own.",
                 hint="The floating IP moves between the members; choose an address that nobody has.",
@@ -223,9 +227,9 @@ def check_postgres() -> None:
         )
 
 
-def check_place(place: Place, floating_ip: str) -> None:
+def check_place(place: Place, floating_ips: Sequence[str]) -> None:
     """Both addresses are this machine's, the service address on the given interface, in two networks, and the
-    floating IP in the service network.
+    floating IPs in networks of that interface.
     """
     try:
         own = machine.own_addresses()
@@ -246,13 +250,15 @@ def check_place(place: Place, floating_ip: str) -> None:
             "members.",
             code="setup.networks",
         )
-    floating = parse_floating(floating_ip)
-    if floating.network != service.address.network:
-        raise OperatorFault(
-            f"--floating-ip {floating} is not in the service network {service.address.network}.",
-            hint="Choose a free address there, with the same prefix length.",
-            code="setup.floating-ip",
-        )
+    there = {a.address.network for a in own if a.interface == service.interface and not a.address.ip.is_link_local}
+    for floating in map(parse_floating, floating_ips):
+        if floating.network not in there:
+            networks = ", ".join(map(str, sorted(there, key=str)))
+            raise OperatorFault(
+                f"--floating-ip {floating} is not in the service network {networks}.",
+                hint="Choose a free address there, with the same prefix length.",
+                code="setup.floating-ip",
+            )
 
 
 def _held(own: Sequence[machine.OwnAddress], text: str, *, option: str) -> machine.OwnAddress:
@@ -355,13 +361,13 @@ def check_fence(device: FenceDevice, password: str) -> None:
         )
 
 
-def machine_checks(place: Place, floating_ip: str, fence: FencePlan, *, is_repeat: bool) -> list[Check]:
+def machine_checks(place: Place, floating_ips: Sequence[str], fence: FencePlan, *, is_repeat: bool) -> list[Check]:
     """Return the checks of this machine. On a repeat, what our own programs hold already is no obstacle."""
     found: list[Check] = [
         check_systemd,
         lambda: check_tools(fence=fence),
         check_postgres,
-        lambda: check_place(place, floating_ip),
+        lambda: check_place(place, floating_ips),
         check_volume,
     ]
     for device, password in zip(fence.devices, fence.passwords, strict=True):

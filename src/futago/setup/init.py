@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -35,7 +36,7 @@ class Options:
 
     pair: str
     place: Place
-    floating_ip: str
+    floating_ips: tuple[str, ...]
     fence: Sequence[str]
     fence_password_file: Sequence[Path]
     admin_password_file: Path
@@ -74,7 +75,7 @@ def check_words(options: Options) -> FencePlan:
     checks.ask_all(
         [
             pair,
-            *checks.input_checks(options.place, options.floating_ip),
+            *checks.input_checks(options.place, options.floating_ips),
             lambda: checks.check_choices(options.profile, options.recovery, options.fence_after),
             fence,
             lambda: checks.check_admin_password(options.admin_password_file),
@@ -91,12 +92,15 @@ def plan(options: Options, fence: FencePlan) -> Settings:
         pair=PairSettings(
             name=options.pair,
             id=secrets.token_hex(8),
-            floating_ip=options.floating_ip,
+            floating_ip="".join(options.floating_ips[:1]),
+            floating_more=list(options.floating_ips[1:]),
             profile=options.profile,
             recovery=options.recovery,
             fence_after=options.fence_after,
         ),
-        members=[MemberSettings(place.name, place.service, place.heartbeat, place.interface, list(fence.devices))],
+        members=[
+            MemberSettings(place.name, place.service, place.heartbeat, place.interface, list(fence.devices), place.eni)
+        ],
     )
 
 
@@ -123,9 +127,10 @@ def adopt(wanted: Settings) -> tuple[Settings, bool]:
 
 def _differing(found: Settings, wanted: Settings) -> dict[str, tuple[object, object]]:
     """Return what of a first member's settings differs: name -> (is, should be)."""
-    fixed = ("pair", "member", "service", "heartbeat", "interface", "floating_ip", "fence", "profile", "recovery")
+    fixed = ("pair", "member", "service", "heartbeat", "interface", "fence", "profile", "recovery")
+    moving = ("floating_ip", "floating_more", "eni")
     was, now = _flat(found), _flat(wanted)
-    return {key: (was[key], now[key]) for key in (*fixed, "fence_after") if was[key] != now[key]}
+    return {key: (was[key], now[key]) for key in (*fixed, *moving, "fence_after") if was[key] != now[key]}
 
 
 def _flat(of: Settings) -> dict[str, object]:
@@ -136,9 +141,9 @@ def _flat(of: Settings) -> dict[str, object]:
 def look(options: Options, fence: FencePlan, *, is_repeat: bool, say: Say) -> None:
     """Ask the machine everything that must be true. Raises OperatorFault."""
     say("checking this machine, its networks and its fence devices")
-    found = checks.machine_checks(options.place, options.floating_ip, fence, is_repeat=is_repeat)
+    found = checks.machine_checks(options.place, options.floating_ips, fence, is_repeat=is_repeat)
     if not is_repeat:
-        found.append(lambda: checks.check_floating_free(options.place, options.floating_ip))
+        found += [partial(checks.check_floating_free, options.place, text) for text in options.floating_ips]
     checks.ask_all(found)
 
 

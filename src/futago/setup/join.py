@@ -126,7 +126,7 @@ def find_first(ticket: Token, word: str) -> First:
 def look(options: Options, fence: FencePlan, first: First, *, is_repeat: bool) -> None:
     """Ask this machine, and what the first member said, everything that must be true. Raises OperatorFault."""
     answer = first.answer
-    floating = answer.pair.floating_ip
+    floating = answer.pair.on_subnet
     found = [
         lambda: check_name_free(options.place.name, answer),
         *checks.input_checks(options.place, floating),
@@ -198,7 +198,9 @@ def take_seat(options: Options, fence: FencePlan, first: First, ticket: Token) -
         token=options.token,
         csr=authority.make_request(key).decode(),
         version=__version__,
-        member=MemberSettings(place.name, place.service, place.heartbeat, place.interface, list(fence.devices)),
+        member=MemberSettings(
+            place.name, place.service, place.heartbeat, place.interface, list(fence.devices), place.eni
+        ),
         fence_passwords=list(fence.passwords),
     )
     try:

@@ -84,6 +84,12 @@ class PairSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Every floating address, without prefix length; empty if there is none."""
         return tuple(a.partition("/")[0] for a in (self.floating_ip, *self.floating_more) if a)
 
+    @property
+    def on_subnet(self) -> tuple[str, ...]:
+        """The floating addresses, with prefix length, that must lie in the service network for the way they move."""
+        is_local = self.address is None or self.address.kind in ("netlink", "aws-secondary")
+        return tuple(a for a in (self.floating_ip, *self.floating_more) if a and is_local)
+
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file of a member."""

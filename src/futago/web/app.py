@@ -123,8 +123,9 @@ def listen(host: str, port: int) -> socket.socket:
         OperatorFault: the port is taken or may not be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=family, backlog=1024)
+        return socket.create_server((host, port), family=family, backlog=1024, dualstack_ipv6=both)
     except OSError as e:
         raise OperatorFault(
             f"Port {port} cannot be listened on: {e.strerror}.",
@@ -185,7 +186,8 @@ async def _main(stop: asyncio.Event) -> int:
     rooms = make_rooms(
         settings=settings, watch=watch, controller=ControllerLink(log=log), open_store=open_store, log=log
     )
-    everywhere = "::" if ":" in settings.own.service else "0.0.0.0"  # noqa: S104  the floating IP comes and goes
+    is_6 = any(":" in a for a in (settings.own.service, *settings.pair.addresses))
+    everywhere = "::" if is_6 else "0.0.0.0"  # noqa: S104  the floating IP comes and goes
     await serve(rooms, watch=watch, listening=listen(everywhere, paths.PORT_WEB), tls=Tls(), stop=stop)
     return 0
 

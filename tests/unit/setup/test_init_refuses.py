@@ -80,6 +80,7 @@ def snapshot(root: Path) -> dict[str, tuple[int, bytes]]:
         ({"floating_ip": "192.0.2.100"}, ["no prefix length"]),
         ({"floating_ip": "192.0.2.0/24"}, ["not the address of a machine"]),
         ({"floating_ip": "192.0.2.11/24"}, ["address of this machine's own"]),
+        ({"floating_ip": None, "profile": "slow"}, ["--profile: there is no `slow`"]),
         ({"profile": "slow"}, ["--profile: there is no `slow`", "default, fast, vm"]),
         ({"recovery": "never"}, ["--recovery: there is no `never`"]),
         ({"fence_after": "off"}, ["--fence-after: there is no `off`"]),

@@ -148,6 +148,17 @@ def test_a_mistake_in_the_file_is_refused_with_file_place_and_suggestion(wrong: 
     assert e.value.hint
 
 
+def test_pair_may_have_no_floating_ip_one_or_several() -> None:
+    none = parse(GOOD.replace('floating_ip = "192.0.2.100/24"\n', ""), where=WHERE).pair
+    assert none.addresses == none.on_subnet == ()
+    two = 'floating_ip = "192.0.2.100/24"\nfloating_more = ["2001:db8::100/64"]'
+    both = parse(GOOD.replace('floating_ip = "192.0.2.100/24"', two), where=WHERE).pair
+    assert both.addresses == ("192.0.2.100", "2001:db8::100")
+    assert both.on_subnet == ("192.0.2.100/24", "2001:db8::100/64")
+    routed = 'floating_ip = "10.99.0.1/32"\naddress = { kind = "command", program = "/x" }'
+    assert parse(GOOD.replace('floating_ip = "192.0.2.100/24"', routed), where=WHERE).pair.on_subnet == ()
+
+
 def test_the_good_file_is_accepted() -> None:
     settings = parse(GOOD, where=WHERE)
     assert [d.driver for d in settings.own.fence] == ["ipmi"]

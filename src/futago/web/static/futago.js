@@ -126,6 +126,7 @@ async function lookAround() {
     const elsewhere = !health.serving && health.primary && health.primary !== health.member;
     if (lostAt && elsewhere && Date.now() - lostAt > PATIENCE_MS && location.hostname !== health.floating_ip) {
       bannerText.textContent = body.dataset.textElsewhere.replace("%p", health.primary);
+      if (!health.floating_ip && health.primary_address) bannerLink.href = `https://${health.primary_address}/`;
       bannerLink.hidden = false;
     }
   } catch {
