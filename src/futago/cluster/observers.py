@@ -195,8 +195,10 @@ class Network:
             await asyncio.sleep(NET_S)
 
     def judge(self) -> None:
-        """Set the fact."""
+        """Set the facts. Who answers for the floating IP matters only where the fence decides."""
         now = now_at()
+        asks = self._board.cfg.authority == "fence"
+        self._board.put(address_answers=self._address.answers() if asks else None)
         if not self._address.has_carrier or self._address.trouble():
             self._board.put(service_ok=False)
             return

@@ -132,6 +132,19 @@ def test_other_machine_that_advertises_the_address_is_shown() -> None:
         assert f"link/ether {a.conflict()} " in world.b.do(lambda: say("-o", "link", "show", "e0"))
 
 
+def test_machine_without_the_address_knows_whether_another_answers_for_it() -> None:
+    with lan() as world:
+        a, b = world.floating(world.a), world.floating(world.b)
+        assert world.a.do(a.answers) is None  # nobody has been asked yet
+        world.b.do(b.hold)
+        wait(lambda: world.a.do(a.answers) is True)
+        assert world.b.do(b.answers) is None  # its own
+        world.b.do(b.drop)
+        wait(lambda: world.a.do(a.answers) is False)
+        world.switch.ip("link set p1 down")
+        wait(lambda: world.a.do(a.answers) is None)
+
+
 def say(*words: str) -> str:
     return subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=10).stdout
 

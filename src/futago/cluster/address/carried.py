@@ -59,6 +59,10 @@ class CarriedAddress:
         """Return the hardware address of another machine that answers for it; empty if none does."""
         return self.near.conflict()
 
+    def answers(self) -> bool | None:
+        """Does anybody answer for it while it is not ours? None: not known. To be called again and again."""
+        return self.near.answers()
+
     def trouble(self) -> str:
         """Return why this member itself cannot keep it; empty if it can."""
         return self.near.trouble()

@@ -22,13 +22,15 @@ from futago.cluster.address import netlink
 from futago.cluster.address.farewell import Farewell
 from futago.cluster.address.sockets import reset_connections
 from futago.cluster.address.voice import Voice
-from futago.runtime.clock import S, now_at
+from futago.runtime.clock import MS, S, now_at
 from futago.runtime.faults import Refused
 from futago.runtime.log import Log
 
 ANNOUNCE_AT_S = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 ANNOUNCE_EVERY_S = 15.0  # a split that heals leaves stale neighbours, whom nobody else would tell
 CONFLICT_AGE_MAX = 5 * S
+ASK_EVERY = 400 * MS
+ANSWER_AGE_MAX = 1300 * MS  # three questions without an answer
 REFUSED_MAX = 1 * S  # refused by our own kernel for longer than this: it is not coming back here
 LOSSES_MAX = 5  # taken away so often ...
 LOSSES_WITHIN = 10 * S  # ... within this: somebody here insists
@@ -60,6 +62,9 @@ class FloatingAddress:
         self._on_change, self._log, self._is_announced = on_change, log, is_announced
         self._is_wanted = False
         self._conflict: tuple[str, bytes, int] | None = None
+        self._claimed_at: int | None = None
+        self._asked_at: int | None = None
+        self._asking_since: int | None = None
         self._losses: deque[int] = deque(maxlen=LOSSES_MAX)
         self._refused: tuple[int, str] | None = None
         self._trouble: tuple[str, int] | None = None
@@ -119,12 +124,31 @@ class FloatingAddress:
             return ""
         return self._trouble[0]
 
+    def answers(self) -> bool | None:
+        """Ask whether anybody answers for the addresses while they are not ours; to be called again and again.
+
+        Returns:
+            True: another machine has them. False: nobody has answered for a while. None: not known.
+        """
+        now = now_at()
+        if self.is_held is not False or not self.addresses or not self._is_announced or not self.has_carrier:
+            self._asking_since = self._asked_at = None
+            return None
+        if self._asked_at is None or now - self._asked_at >= ASK_EVERY:
+            self._voice.ask()
+            self._asked_at = now
+            self._asking_since = self._asking_since or now
+        if self._claimed_at is not None and now - self._claimed_at < ANSWER_AGE_MAX:
+            return True
+        return False if now - (self._asking_since or now) >= ANSWER_AGE_MAX else None
+
     def _changed(self) -> None:
         with contextlib.suppress(OSError):
             netlink.drain(self._watch)
         self.look()
 
     def _claimed(self, address: str, other: bytes) -> None:
+        self._claimed_at = now_at()
         if not self.is_held:
             return
         if not self.conflict():
