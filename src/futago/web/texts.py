@@ -167,9 +167,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     "vote": ("Third vote", "第三票"),
     "vote.none": ("none", "なし"),
     "vote.jury": ("jury", "陪審"),
+    "vote.witness": ("witness", "立会人"),
+    "vote.etcd": ("etcd", "etcd"),
+    "vote.objectstore": ("object store", "オブジェクトストレージ"),
     "vote.knows": ("knows epoch {epoch}", "世代 {epoch} を認識"),
     "vote.behind": ("does not know the present view", "現在の構成を認識していません"),
-    "vote.lost": ("no majority answers", "過半数が応答しません"),
+    "vote.lost": ("does not answer", "応答がありません"),
     # --- pair: last switch
     "switch.title": ("Last switch", "直近の系切替"),
     "switch.never": ("No switch yet.", "系切替はまだありません。"),
