@@ -113,8 +113,11 @@ class Keeper:
     def __init__(self, path: Path = paths.VIEW_SLOTS, *, on_change: Callable[[], None]) -> None:
         if not path.exists():
             create(path)
-        self._record, self._seq = newest(path.read_bytes())
         self._fd = os.open(path, os.O_RDWR | os.O_DSYNC | os.O_CLOEXEC)
+        # What a controller had written when it was killed may be in the page cache only: we would promise what a power
+        # cut takes back. So it is made durable before it is believed.
+        os.fdatasync(self._fd)
+        self._record, self._seq = newest(path.read_bytes())
         self._worker = Worker("slots")
         self._on_change = on_change
         self.is_able = True

@@ -118,7 +118,7 @@ class Executor:
     # --- own disk ---
 
     def _persist(self, m: SimMember, action: PersistView | PersistIntent | PersistStopped) -> None:
-        v, boots, before = m.v, m.boots, m.disk
+        v, before = m.v, m.disk
         v.is_writing = not isinstance(action, PersistStopped)
         v.write_began_at = self.engine.now
         delay = max(self.engine.between(1 * MS, 25 * MS) + m.disk_slow_ns, m.disk_slow_until - self.engine.now)
@@ -126,14 +126,15 @@ class Executor:
             m.later(ABLE_NS + MS, m.poke)  # from then on it says that it cannot write
         is_lucky = self.engine.chance(0.5)  # does it reach the disk if the controller dies before it knows?
 
-        def write() -> None:
-            is_orphan = m.v is not v
-            if m.disk is not before or (is_orphan and not (is_lucky and m.boots == boots and m.is_powered)):
-                return
+        def land() -> None:
             m.disk = _written(before, action)
             if isinstance(action, PersistView):
                 self.world.checker.on_view(m, before.view, action.view)
-            if not is_orphan:
+
+        def write() -> None:
+            if m.v is v:
+                m.write_under_way = None
+                land()
                 m.later(0, written)
 
         def written() -> None:
@@ -144,6 +145,7 @@ class Executor:
             m.say_now()
             self._done(m, "disk")
 
+        m.write_under_way = land if is_lucky else None
         self.engine.after(delay, write)
 
     # --- the register ---

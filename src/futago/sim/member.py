@@ -67,6 +67,7 @@ class SimMember:
         self.disk_hung_at: int | None = None
         self.fence_of_peer = "works"  # works, fails, hangs, lies, dies-with-host
         self.has_fence = True  # its settings name a device of the other
+        self.write_under_way: Callable[[], None] | None = None  # lands even if the controller dies now
         self.lied_at: int | None = None  # when the device of the other last said "off" without doing it
         self.haste = 1  # what the controller orders takes so many times longer
         self._clock_base = (0, self.engine.between(0, 1000 * S))  # true time, own clock
@@ -168,6 +169,9 @@ class SimMember:
         if self.is_alive:
             contact = Situation(self.senses.facts(), self.local()).contact_at
             self.contact_note = max(contact, self.v.contact_before or self.v.started_at, self.contact_note or 0)
+            if self.write_under_way is not None:  # nobody was told, but it is on the disk, before a successor can look
+                self.write_under_way()
+                self.write_under_way = None
         self.is_alive = False
         self.life += 1
         self.v = Volatile(self.local())

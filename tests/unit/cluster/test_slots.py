@@ -123,3 +123,29 @@ async def test_failing_disk_is_refused_and_the_next_good_write_clears_it(
     assert keeper.durable.is_able and not keeper.durable.is_writing
     again = Keeper(tmp_path / "s", on_change=lambda: None)
     assert again.durable.view is None
+
+
+def test_what_a_killed_predecessor_wrote_is_synced_before_it_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "slots"
+    slots.create(path, Record())
+    order: list[str] = []
+    sync, read = os.fdatasync, Path.read_bytes
+
+    def synced(descriptor: int) -> None:
+        order.append("sync")
+        sync(descriptor)
+
+    def was_read(self: Path) -> bytes:
+        order.append("read")
+        return read(self)
+
+    monkeypatch.setattr(os, "fdatasync", synced)
+    monkeypatch.setattr(Path, "read_bytes", was_read)
+
+    async def start() -> None:
+        Keeper(path, on_change=lambda: None)
+
+    asyncio.run(start())
+    assert order == ["sync", "read"]
