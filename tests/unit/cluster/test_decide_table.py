@@ -131,7 +131,10 @@ def beat(v: View | None, kind: str, wants: Wants | None, intent: int) -> Heartbe
 KINDS = ("fit", "serving", "down", "unable")
 WANTS = (None, Wants("solo", Epoch(6)), Wants("handover", Epoch(7)), Wants("drop", Epoch(6)))
 HEARTBEATS = tuple(
-    beat(v, kind, wants, intent) for v in OTHER_VIEWS for kind in KINDS for wants in WANTS[:3] for intent in (0, 6)
+    beat(v, kind, wants, intent)
+    for v in OTHER_VIEWS
+    for kind in KINDS
+    for wants, intent in ((None, 0), (None, 6), (WANTS[1], 0), (WANTS[2], 0))
 ) + tuple(beat(v, "serving", WANTS[3], intent) for v in OTHER_VIEWS for intent in (0, 6))
 
 
