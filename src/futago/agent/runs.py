@@ -61,6 +61,7 @@ class _Run:
     blank_looks: int = 0
     is_synced: bool = False
     kill_at: int | None = None  # SIGTERM was sent; SIGKILL from then on
+    is_stopping: bool = False  # a person wants it ended
 
 
 @dataclass(slots=True)
@@ -76,6 +77,7 @@ class Counters:
     unknown: int = 0
     committed: int = 0
     timed_out: int = 0
+    stopped: int = 0
 
 
 class RunKeeper:
@@ -142,6 +144,15 @@ class RunKeeper:
         if order.run_id in self._forgotten:
             return RefusalReason.FORGOTTEN
         return RefusalReason.FULL if len(self._runs) >= OPEN_RUNS_MAX else None
+
+    def stop(self, run_id: str) -> bool:
+        """End a run at the next round of keeping: SIGTERM, and SIGKILL a while later. Return False if it was never
+        taken, or has been forgotten.
+        """
+        run = self._runs.get(run_id)
+        if run is not None:
+            run.is_stopping = True
+        return run is not None
 
     async def result(self, run_id: str) -> RunEnded | None:
         """Return how a run ended; None if it has not, or is not here any more."""
@@ -382,13 +393,22 @@ class RunKeeper:
     async def _end_overdue(self) -> None:
         now = now_at()
         for run in tuple(self._runs.values()):
-            if run.order is None or run.keeper is None or run.pidfd < 0 or not run.order.timeout_s:
+            if run.order is None or run.keeper is None or run.pidfd < 0:
                 continue
             if run.kill_at is not None:
                 if now >= run.kill_at:
                     await asyncio.to_thread(processes.signal_session, run.keeper.pid, signal.SIGKILL)
-            elif now - run.keeper.start_ticks * _TICK_NS >= run.order.timeout_s * S:
+            elif run.is_stopping:
+                await self._end(run, run.keeper)
+            elif run.order.timeout_s and now - run.keeper.start_ticks * _TICK_NS >= run.order.timeout_s * S:
                 await self._time_out(run, run.keeper)
+
+    async def _end(self, run: _Run, keeper: Keeper) -> None:
+        """End a run because a person wants it. Its exit code then says by which signal."""
+        if await asyncio.to_thread(processes.signal_session, keeper.pid, signal.SIGTERM):  # else: not begun yet
+            run.kill_at = now_at() + int(KILL_GRACE_S * S)
+            self.counters.stopped += 1
+            self._log.warning("run.stopped", run_id=run.run_id)
 
     async def _time_out(self, run: _Run, keeper: Keeper) -> None:
         run.kill_at = now_at() + int(KILL_GRACE_S * S)

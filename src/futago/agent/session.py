@@ -34,6 +34,7 @@ from futago.link.orders import (
     Refused,
     RoleChanged,
     RunsReport,
+    Stop,
     Welcome,
 )
 from futago.runtime import service
@@ -157,6 +158,8 @@ class Session:
                     self._commit(message.run_id)
                 case Ask():
                     self._ask(message)
+                case Stop():
+                    self._stop(message.run_id)
                 case RoleChanged():
                     await self._role(message)
                 case Beat():
@@ -196,6 +199,13 @@ class Session:
             self._to_deliver.pop(run_id, None)
         else:
             self._counters.stale_commits += 1
+
+    def _stop(self, run_id: str) -> None:
+        """End a run. Orders come before it on this connection, so one that is not here was never taken."""
+        if not self.is_obeyed:
+            self._counters.stale_orders += 1
+        elif not self._keeper.stop(run_id):
+            self._stream.post(RunsReport(held=[], absent=[run_id]))
 
     def _ask(self, ask: Ask) -> None:
         if len(ask.run_ids) > ASK_RUNS_MAX:

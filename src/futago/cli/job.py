@@ -10,10 +10,14 @@ import typer
 
 from futago.cli.remote import AsJson, Ca, Remote, Servers, TokenFile, way
 from futago.cli.tables import instant, table, took
-from futago.web.model import JobNets, SessionDetail, Sessions, Started
+from futago.jobs.model import Operation
+from futago.web.model import AskedOperation, JobNets, OperationDone, SessionDetail, Sessions, Started
 
 job_app = typer.Typer(no_args_is_help=True, help="Start job nets and look at their runs.")
 
+RunNumber = Annotated[int, typer.Argument(metavar="RUN", help="The run's number.")]
+TheJob = Annotated[str, typer.Argument(help="The job.")]
+AnyJob = Annotated[str | None, typer.Argument(help="The job; not named: everything in the run.")]
 LOOK_S = 1.0
 OPEN_STATES = {"starting", "running"}
 EXIT_OF_STATE = {"normal": 0, "warning": 0, "unknown": 3}  # anything else: 1
@@ -100,6 +104,72 @@ def show(
     _show(Remote(way(servers, token_file, ca)).get(f"/runs/{session_id}", SessionDetail), as_json=as_json)
 
 
+def _operate(remote: Remote, session_id: int, operation: Operation, job: str | None, *, as_json: bool) -> None:
+    asked = AskedOperation(operation=operation, job=job)
+    done = remote.post(f"/runs/{session_id}/operations", OperationDone, asked)
+    if as_json:
+        print(done.model_dump_json())
+        return
+    what = f"{operation} {f'`{job}`' if job else 'everything'} of run {session_id}"
+    print(f"{what}: done" if done.is_decided else f"{what}: asked for; the pair decides it when it serves again")
+
+
+@job_app.command()
+def hold(
+    run_number: RunNumber,
+    job: TheJob,
+    *,
+    servers: Servers = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep a waiting job from starting until it is released."""
+    _operate(Remote(way(servers, token_file, ca)), run_number, Operation.HOLD, job, as_json=as_json)
+
+
+@job_app.command()
+def release(
+    run_number: RunNumber,
+    job: TheJob,
+    *,
+    servers: Servers = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a held job start when what it waits for has come."""
+    _operate(Remote(way(servers, token_file, ca)), run_number, Operation.RELEASE, job, as_json=as_json)
+
+
+@job_app.command()
+def skip(
+    run_number: RunNumber,
+    job: TheJob,
+    *,
+    servers: Servers = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: AsJson = False,
+) -> None:
+    """Leave a waiting job out, as if it had succeeded."""
+    _operate(Remote(way(servers, token_file, ca)), run_number, Operation.SKIP, job, as_json=as_json)
+
+
+@job_app.command()
+def stop(
+    run_number: RunNumber,
+    job: AnyJob = None,
+    *,
+    servers: Servers = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: AsJson = False,
+) -> None:
+    """Stop a job, or everything in a run: what waits is not run; what runs gets SIGTERM, and SIGKILL ten seconds later."""
+    _operate(Remote(way(servers, token_file, ca)), run_number, Operation.STOP, job, as_json=as_json)
+
+
 def _show(found: SessionDetail, *, as_json: bool) -> int:
     if as_json:
         print(found.model_dump_json())
@@ -108,7 +178,7 @@ def _show(found: SessionDetail, *, as_json: bool) -> int:
         rows = [
             [
                 j.job_name,
-                j.state,
+                f"{j.state}{' held' * j.is_held}{' stopping' * (j.is_stopping and j.ended_utc is None)}",
                 j.host_name,
                 j.exit_code,
                 instant(j.started_utc),

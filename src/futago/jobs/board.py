@@ -7,20 +7,23 @@ follows from `entry.is_committed` only. No I/O here, so it is tested without any
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
-from futago.jobs.advance import advance, after
+from futago.jobs.advance import advance, after, refusal
 from futago.jobs.model import (
     AT_AGENT,
     Ended,
     Event,
     Job,
+    JobMarked,
     JobMoved,
     JobName,
     JobState,
     Net,
+    NeverTaken,
+    Operated,
     Reread,
     SessionId,
     SessionMoved,
@@ -30,10 +33,11 @@ from futago.jobs.model import (
     Tree,
     make_tree,
 )
-from futago.jobs.store import EventRow, Moves, RunMove, RunRow, SessionMove, SessionRow
+from futago.jobs.store import EventRow, Moves, OperationRow, RunMove, RunRow, SessionMove, SessionRow
 from futago.link.orders import Order, RunEnded
 
 _PRIORITY = {"abnormal": "critical", "unknown": "unknown", "warning": "warning"}
+OPEN = frozenset({SessionState.STARTING, SessionState.RUNNING})
 JOBS_NAMED_MAX = 20  # in the detail of a session's event
 
 
@@ -48,6 +52,7 @@ class Entry:
     state: JobState
     business_date: date | None = None
     is_committed: bool = True
+    is_stopping: bool = False  # a person wants it ended
 
 
 @dataclass(slots=True)
@@ -57,6 +62,7 @@ class Batch:
     moves: Moves = field(default_factory=Moves)
     ordered: list[Entry] = field(default_factory=list)
     ended: list[Entry] = field(default_factory=list)
+    stopped: list[Entry] = field(default_factory=list)
     closed: list[int] = field(default_factory=list)  # sessions that have ended
 
 
@@ -86,16 +92,28 @@ class Board:
         """Return the runs of open sessions that belong to a host."""
         return self._at_host.get(host, {}).values()
 
-    def add(self, row: SessionRow, net: Net, runs: Iterable[RunRow]) -> None:
+    def add(self, row: SessionRow, net: Net, runs: Sequence[RunRow]) -> None:
         """Put a session on the board, as its rows say it stands."""
         entries = {
             JobName(r.job_name): Entry(
-                r.run_id, row.session_id, net.jobs[JobName(r.job_name)], net.name, r.state, row.business_date
+                r.run_id,
+                row.session_id,
+                net.jobs[JobName(r.job_name)],
+                net.name,
+                r.state,
+                row.business_date,
+                is_stopping=r.is_stopping,
             )
             for r in runs
         }
-        states = {name: e.state for name, e in entries.items()}
-        self._trees[row.session_id] = make_tree(SessionId(row.session_id), net, row.state, states)
+        self._trees[row.session_id] = make_tree(
+            SessionId(row.session_id),
+            net,
+            row.state,
+            {name: e.state for name, e in entries.items()},
+            held=frozenset(JobName(r.job_name) for r in runs if r.is_held),
+            stopping=frozenset(JobName(r.job_name) for r in runs if r.is_stopping),
+        )
         self._runs[row.session_id] = entries
         for entry in entries.values():
             self.entries[entry.run_id] = entry
@@ -115,6 +133,24 @@ class Board:
         entry = self.entries.get(run_id)
         return entry is not None and self._feed(entry.session_id, Taken(entry.job.name), now)
 
+    def never_taken(self, run_id: str, now: datetime) -> bool:
+        """The agent never had the run, which is to be ended; return whether that ends it."""
+        entry = self.entries.get(run_id)
+        return entry is not None and self._feed(entry.session_id, NeverTaken(entry.job.name), now)
+
+    def operate(self, asked: OperationRow, now: datetime) -> bool:
+        """Do what a person asked for, or refuse it; return False if its session is not here to be asked yet."""
+        tree = self._trees.get(asked.session_id)
+        if tree is None:
+            if asked.session_state in OPEN:
+                return False
+            self._batch.moves.decided[asked.operation_id] = f"The run has ended {asked.session_state}."
+            return True
+        event = Operated(asked.operation, JobName(asked.job_name) if asked.job_name else None, asked.asked_by)
+        self._batch.moves.decided[asked.operation_id] = refusal(tree, event)
+        self._feed(asked.session_id, event, now)
+        return True
+
     def end(self, said: RunEnded, now: datetime) -> bool:
         """The agent says how a run ended; return whether that is news."""
         entry = self.entries.get(said.run_id)
@@ -124,7 +160,7 @@ class Board:
         move = self._batch.moves.runs[said.run_id]
         move.started_utc, move.ended_utc = _instant(said.started), _instant(said.ended) or now
         move.exit_code, move.output, move.output_bytes = said.exit_code, said.output, said.output_bytes
-        move.detail = said.detail or None
+        move.detail = said.detail or ("stopped by a person" if entry.is_stopping else None)
         self._batch.ended.append(entry)
         if entry.state.value in _PRIORITY:
             self._batch.moves.events.append(_run_event(entry, said, now))
@@ -152,23 +188,35 @@ class Board:
         steps = advance(tree, event, now)
         tree = self._trees[session_id] = after(tree, steps)
         for step in steps:
-            if isinstance(step, SessionMoved):
-                self._move_session(tree, step)
-            else:
-                self._move_run(self._runs[session_id][step.job], step)
+            match step:
+                case SessionMoved():
+                    self._move_session(tree, step)
+                case JobMoved():
+                    self._move_run(self._runs[session_id][step.job], step)
+                case JobMarked():
+                    self._mark_run(self._runs[session_id][step.job], step)
         return bool(steps)
 
+    def _move_of(self, entry: Entry) -> RunMove:
+        """Return the run's move in the batch; a new one begins and ends in its present state."""
+        return self._batch.moves.runs.setdefault(entry.run_id, RunMove(entry.run_id, entry.state, entry.state))
+
+    def _mark_run(self, entry: Entry, step: JobMarked) -> None:
+        move = self._move_of(entry)
+        if step.is_held is not None:
+            move.is_held = step.is_held
+        if step.is_stopping is not None:
+            move.is_stopping = entry.is_stopping = step.is_stopping
+            self._batch.stopped.append(entry)
+
     def _move_run(self, entry: Entry, step: JobMoved) -> None:
-        moves = self._batch.moves.runs
-        move = moves.get(entry.run_id)
-        if move is None:
-            move = moves[entry.run_id] = RunMove(entry.run_id, step.before, step.to)
+        move = self._move_of(entry)
         move.to = entry.state = step.to
         entry.is_committed = False
         if step.to is JobState.ORDERED:
             move.ordered_utc = step.at
             self._batch.ordered.append(entry)
-        elif step.to is JobState.NOT_RUN:
+        elif step.to in (JobState.NOT_RUN, JobState.SKIPPED):
             move.detail, move.ended_utc = step.why, step.at
 
     def _move_session(self, tree: Tree, step: SessionMoved) -> None:

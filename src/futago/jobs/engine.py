@@ -82,6 +82,8 @@ class JobsEngine:
         self._new_agent = asyncio.Event()
         self._strays: dict[str, tuple[str, RunEnded]] = {}
         self._unconfirmed: dict[str, int] = {}  # run id -> when its order was sent
+        self._operating: set[int] = set()  # operations on the board whose outcome is not committed
+        self._stopping: set[str] = set()  # runs whose agents are told to end them, until they have
 
     def _poke(self) -> None:
         self._new_session.set()
@@ -131,6 +133,7 @@ class JobsEngine:
             self._urgent()
         ordered = [e.run_id for e in self._board.entries.values() if e.state is JobState.ORDERED]
         self._unconfirmed = dict.fromkeys(ordered, started)
+        self._stopping = {e.run_id for e in self._board.entries.values() if e.is_stopping and e.state in AT_AGENT}
         for agent in self._hub.connected:
             self._ask_about(agent.agent)
         self._new_agent.set()
@@ -179,8 +182,18 @@ class JobsEngine:
                 for session in (s for s in fresh if s.session_id in self._board):
                     self._board.start(session.session_id, now_utc())
                 self._urgent()
+            await self._operate()
             self._context.beat(NAME)
             await _wait(self._new_session, POLL_S)
+
+    async def _operate(self) -> None:
+        """Do what people have asked for meanwhile, or refuse it."""
+        asked = await self._context.store.read(store.read_operations, name="jobs.operations")
+        fresh = [a for a in asked if a.operation_id not in self._operating]
+        done = {a.operation_id for a in fresh if self._board.operate(a, now_utc())}
+        self._operating |= done
+        if done:
+            self._urgent()
 
     # --- writing rows -----------------------------------------------------------------------------------------------
 
@@ -220,16 +233,28 @@ class JobsEngine:
             self._unconfirmed.pop(entry.run_id, None)
         for entry in batch.ordered:
             self._order(entry)
+        for entry in batch.stopped:
+            self._stopping.add(entry.run_id)
+            self._stop(entry)
+        self._operating -= batch.moves.decided.keys()
 
     def _order(self, entry: Entry) -> None:
         """Send the order of a run if its row says so and outward effects are allowed. Whatever comes of it, the agent
         is asked until it has it.
         """
-        if entry.state is not JobState.ORDERED or not entry.is_committed:
+        if entry.state is not JobState.ORDERED or not entry.is_committed or entry.is_stopping:
             return
         self._unconfirmed[entry.run_id] = clock.now_at()
         if self._context.outward.is_allowed:
             self._hub.order(entry.job.host, order_of(entry, epoch=self._context.epoch))
+
+    def _stop(self, entry: Entry) -> None:
+        """Tell the agent to end a run; it is told again until it has."""
+        if not entry.is_committed or entry.state not in AT_AGENT:
+            if entry.state in ENDS:
+                self._stopping.discard(entry.run_id)
+        elif self._context.outward.is_allowed:
+            self._hub.stop(entry.job.host, entry.run_id)
 
     # --- what agents say --------------------------------------------------------------------------------------------
 
@@ -279,7 +304,9 @@ class JobsEngine:
             entry = self._board.entries.get(run_id)
             if entry is None or entry.job.host != agent:
                 continue
-            if entry.state is JobState.ORDERED:
+            if self._board.never_taken(run_id, now_utc()):
+                self._urgent()
+            elif entry.state is JobState.ORDERED:
                 self.counters.sent_again += 1
                 self._order(entry)
             elif entry.state is JobState.RUNNING:
@@ -321,6 +348,12 @@ class JobsEngine:
                     by_host.setdefault(entry.job.host, []).append(run_id)
             for host, run_ids in by_host.items():
                 self._hub.ask(host, run_ids)
+            for run_id in tuple(self._stopping):
+                entry = self._board.entries.get(run_id)
+                if entry is None:
+                    self._stopping.discard(run_id)
+                else:
+                    self._stop(entry)
 
     async def _check_sessions(self) -> None:
         """Find sessions that run and are not on the board.

@@ -35,6 +35,7 @@ from futago.link.orders import (
     RoleChanged,
     RunEnded,
     RunsReport,
+    Stop,
     Welcome,
 )
 from futago.runtime.faults import OperatorFault, RemoteProtocolFault
@@ -190,6 +191,10 @@ class AgentHub:
         """Send an order; False if the agent has no session (it will be asked when it comes back)."""
         self.counters.sent_orders += 1
         return self._send(agent, order)
+
+    def stop(self, agent: str, run_id: str) -> bool:
+        """Tell the agent to end a run; what became of it is reported as every end is."""
+        return self._send(agent, Stop(run_id))
 
     def committed(self, agent: str, run_id: str) -> bool:
         """Tell the agent that a result is on the disks of the pair."""

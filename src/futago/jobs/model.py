@@ -20,7 +20,7 @@ SessionId = NewType("SessionId", int)
 
 
 class JobState(StrEnum):
-    """Where a run stands. The last five are ends."""
+    """Where a run stands. The last six are ends."""
 
     WAITING = "waiting"  # for its predecessors
     ORDERED = "ordered"  # its order is committed, and may have reached the agent
@@ -29,11 +29,21 @@ class JobState(StrEnum):
     WARNING = "warning"
     ABNORMAL = "abnormal"
     UNKNOWN = "unknown"  # it started, and nobody can know how it ended
-    NOT_RUN = "not-run"  # what it waits for cannot come any more
+    NOT_RUN = "not-run"  # what it waits for cannot come any more, or a person stopped it before its start
+    SKIPPED = "skipped"  # a person left it out: those that wait for its success go on
 
 
-ENDS = frozenset({JobState.NORMAL, JobState.WARNING, JobState.ABNORMAL, JobState.UNKNOWN, JobState.NOT_RUN})
-SUCCESS = frozenset({JobState.NORMAL, JobState.WARNING})
+ENDS = frozenset(
+    {
+        JobState.NORMAL,
+        JobState.WARNING,
+        JobState.ABNORMAL,
+        JobState.UNKNOWN,
+        JobState.NOT_RUN,
+        JobState.SKIPPED,
+    }
+)
+SUCCESS = frozenset({JobState.NORMAL, JobState.WARNING, JobState.SKIPPED})
 AT_AGENT = frozenset({JobState.ORDERED, JobState.RUNNING})
 
 
@@ -103,18 +113,31 @@ def make_net(name: str, jobs: tuple[Job, ...], *, notify: tuple[str, ...] = ()) 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A session at one instant. `open_count`: jobs that have not come to an end."""
+    """A session at one instant. `open_count`: jobs that have not come to an end. `held`: jobs that wait for a person's
+    release, beside what else they wait for. `stopping`: jobs at an agent that a person wants ended.
+    """
 
     session_id: SessionId
     net: Net
     state: SessionState
     states: Mapping[JobName, JobState]
     open_count: int
+    held: frozenset[JobName] = frozenset()
+    stopping: frozenset[JobName] = frozenset()
 
 
-def make_tree(session_id: SessionId, net: Net, state: SessionState, states: Mapping[JobName, JobState]) -> Tree:
+def make_tree(
+    session_id: SessionId,
+    net: Net,
+    state: SessionState,
+    states: Mapping[JobName, JobState],
+    *,
+    held: frozenset[JobName] = frozenset(),
+    stopping: frozenset[JobName] = frozenset(),
+) -> Tree:
     """Return the tree of a session whose jobs are in `states`."""
-    return Tree(session_id, net, state, dict(states), sum(1 for s in states.values() if s not in ENDS))
+    open_count = sum(1 for s in states.values() if s not in ENDS)
+    return Tree(session_id, net, state, dict(states), open_count, held, stopping)
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
@@ -148,7 +171,34 @@ class Reread:
     """
 
 
-Event = Started | Taken | Ended | Reread
+@dataclass(frozen=True, slots=True)
+class NeverTaken:
+    """The agent says that it has never seen the order of this job, after every order that was sent to it."""
+
+    job: JobName
+
+
+class Operation(StrEnum):
+    """What a person may do to a running session."""
+
+    HOLD = "hold"  # a waiting job does not start before its release
+    RELEASE = "release"
+    SKIP = "skip"  # a waiting job is left out, as if it had succeeded
+    STOP = "stop"  # a job, or everything: what waits is not run, what runs is ended
+
+
+@dataclass(frozen=True, slots=True)
+class Operated:
+    """A person operated on a job; `job` None (STOP only): on the whole session. To be fed only if `refusal` has nothing
+    against it.
+    """
+
+    operation: Operation
+    job: JobName | None
+    by: str
+
+
+Event = Started | Taken | NeverTaken | Ended | Reread | Operated
 
 
 # --- transitions ------------------------------------------------------------------------------------------------------
@@ -174,4 +224,13 @@ class SessionMoved:
     at: datetime
 
 
-Transition = JobMoved | SessionMoved
+@dataclass(frozen=True, slots=True)
+class JobMarked:
+    """A job is held or released, or is to be ended; its state stays. None: as it was."""
+
+    job: JobName
+    is_held: bool | None = None
+    is_stopping: bool | None = None
+
+
+Transition = JobMoved | JobMarked | SessionMoved

@@ -16,7 +16,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from futago.jobs.model import JobState, SessionState
+from futago.jobs.model import JobState, Operation, SessionState
 from futago.runtime.faults import OperatorFault, Refused
 
 Connection = AsyncConnection[tuple[Any, ...]]
@@ -52,6 +52,20 @@ class RunRow:
     job_name: str
     host_name: str
     state: JobState
+    is_held: bool = False
+    is_stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRow:
+    """Something that a person asked for and that is not decided. `job_name` empty: the whole session."""
+
+    operation_id: int
+    session_id: int
+    job_name: str
+    operation: Operation
+    asked_by: str
+    session_state: SessionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,8 @@ class RunMove:
     output: str | None = None
     output_bytes: int | None = None
     detail: str | None = None
+    is_held: bool | None = None
+    is_stopping: bool | None = None
 
 
 @dataclass(slots=True)
@@ -109,9 +125,10 @@ class Moves:
     runs: dict[str, RunMove] = field(default_factory=dict)
     sessions: dict[int, SessionMove] = field(default_factory=dict)
     events: list[EventRow] = field(default_factory=list)
+    decided: dict[int, str] = field(default_factory=dict)  # operations, and why each was refused; empty: done
 
     def __bool__(self) -> bool:
-        return bool(self.runs or self.sessions or self.events)
+        return bool(self.runs or self.sessions or self.events or self.decided)
 
 
 # --- starting ---------------------------------------------------------------------------------------------------------
@@ -182,6 +199,39 @@ async def start_session(conn: Connection, net_name: str, *, trigger: str, trigge
     return (await open_session(conn, net_name, trigger=trigger, trigger_key=trigger_key)).session_id
 
 
+async def ask_operation(
+    conn: Connection, session_id: int, operation: Operation, *, job: str = "", asked_by: str
+) -> int:
+    """Ask the engine to operate on a session (or one of its jobs); return the operation's id. It is decided within
+    about 100 ms of the commit.
+
+    Raises:
+        OperatorFault: there is no such session.
+    """
+    inserted = await _fetch(
+        conn,
+        "INSERT INTO job_operation (session_id, job_name, operation, asked_by)"
+        " SELECT session_id, %s, %s, %s FROM job_session WHERE session_id = %s RETURNING operation_id",
+        job,
+        operation.value,
+        asked_by,
+        session_id,
+    )
+    if not inserted:
+        raise OperatorFault(
+            f"There is no run {session_id}.", hint="`futago job list` shows them.", code="jobs.no-such-run"
+        )
+    return int(inserted[0][0])
+
+
+async def read_decision(conn: Connection, operation_id: int) -> str | None:
+    """Return why the operation was refused, empty if it was done; None while it is not decided."""
+    rows = await _fetch(
+        conn, "SELECT refusal FROM job_operation WHERE operation_id = %s AND decided_utc IS NOT NULL", operation_id
+    )
+    return str(rows[0][0]) if rows else None
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
@@ -244,10 +294,28 @@ async def _runs(conn: Connection, session_ids: Sequence[int]) -> list[RunRow]:
         return []
     rows = await _fetch(
         conn,
-        "SELECT run_id::text, session_id, job_name, host_name, state FROM job_run WHERE session_id = ANY(%s)",
+        "SELECT run_id::text, session_id, job_name, host_name, state, is_held, is_stopping FROM job_run"
+        " WHERE session_id = ANY(%s)",
         list(session_ids),
     )
-    return [RunRow(str(r), int(s), str(job), str(host), JobState(state)) for r, s, job, host, state in rows]
+    return [
+        RunRow(str(r), int(s), str(job), str(host), JobState(state), held, stopping)
+        for r, s, job, host, state, held, stopping in rows
+    ]
+
+
+async def read_operations(conn: Connection) -> list[OperationRow]:
+    """Return the oldest LOAD_MAX operations that are not decided."""
+    rows = await _fetch(
+        conn,
+        "SELECT operation_id, session_id, job_name, operation, asked_by, state FROM job_operation"
+        " JOIN job_session USING (session_id) WHERE decided_utc IS NULL ORDER BY operation_id LIMIT %s",
+        LOAD_MAX,
+    )
+    return [
+        OperationRow(int(i), int(s), str(job), Operation(operation), str(by), SessionState(state))
+        for i, s, job, operation, by, state in rows
+    ]
 
 
 async def _fetch(conn: Connection, query: str, *values: object) -> list[tuple[Any, ...]]:
@@ -262,10 +330,12 @@ UPDATE job_run r SET state = v.state, ordered_utc = coalesce(v.ordered_utc, r.or
     started_utc = coalesce(v.started_utc, r.started_utc), ended_utc = coalesce(v.ended_utc, r.ended_utc),
     exit_code = coalesce(v.exit_code, r.exit_code), output = coalesce(v.output, r.output),
     output_bytes = coalesce(v.output_bytes, r.output_bytes), detail = coalesce(v.detail, r.detail),
+    is_held = coalesce(v.is_held, r.is_held), is_stopping = coalesce(v.is_stopping, r.is_stopping),
     epoch = CASE WHEN v.ordered_utc IS NULL THEN r.epoch ELSE %s END
 FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[], %s::timestamptz[], %s::int[],
-            %s::text[], %s::bigint[], %s::text[])
-    AS v (run_id, before, state, ordered_utc, started_utc, ended_utc, exit_code, output, output_bytes, detail)
+            %s::text[], %s::bigint[], %s::text[], %s::boolean[], %s::boolean[])
+    AS v (run_id, before, state, ordered_utc, started_utc, ended_utc, exit_code, output, output_bytes, detail,
+          is_held, is_stopping)
 WHERE r.run_id = v.run_id AND r.state = v.before
 """
 
@@ -275,6 +345,12 @@ UPDATE job_session s SET state = v.state, started_utc = coalesce(v.started_utc, 
 FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[])
     AS v (session_id, before, state, started_utc, ended_utc)
 WHERE s.session_id = v.session_id AND s.state = v.before
+"""
+
+_DECIDE = b"""
+UPDATE job_operation o SET decided_utc = now(), refusal = v.refusal
+FROM unnest(%s::bigint[], %s::text[]) AS v (operation_id, refusal)
+WHERE o.operation_id = v.operation_id AND o.decided_utc IS NULL
 """
 
 _ADD_EVENTS = b"""
@@ -302,6 +378,8 @@ async def write_moves(conn: Connection, moves: Moves, *, epoch: int) -> None:
             [m.output for m in runs],
             [m.output_bytes for m in runs],
             [m.detail for m in runs],
+            [m.is_held for m in runs],
+            [m.is_stopping for m in runs],
         )
         await _exactly(conn, _MOVE_RUNS, (epoch, *values), len(runs))
     if moves.sessions:
@@ -314,6 +392,9 @@ async def write_moves(conn: Connection, moves: Moves, *, epoch: int) -> None:
             [m.ended_utc for m in sessions],
         )
         await _exactly(conn, _MOVE_SESSIONS, (epoch, *rows), len(sessions))
+    if moves.decided:
+        decisions = (list(moves.decided), list(moves.decided.values()))
+        await _exactly(conn, _DECIDE, decisions, len(moves.decided))
     await add_events(conn, moves.events, epoch=epoch)
 
 

@@ -11,6 +11,7 @@ jobs/hub.py).
       OrderTaken | Refused --------->                       OrderTaken: the run id is on the agent's disk
       RunEnded --------------------->                       again after every change, until
       <------------------------ Committed(run_id)           the result is on the disks of the pair: the agent may forget
+      <------------------------ Stop(run_id)                again until it has ended
       <------------------------ Ask(run_ids)
       RunsReport ------------------->                       which of them it has, which not
       Beat <------------------------> Beat                  silence longer than SILENCE_S ends the session on both
@@ -136,6 +137,12 @@ class Committed(msgspec.Struct, frozen=True, tag="committed"):
     run_id: str
 
 
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """End this run: SIGTERM to its processes, SIGKILL a while later. A run that was never taken is reported absent."""
+
+    run_id: str
+
+
 class Ask(msgspec.Struct, frozen=True, tag="ask"):
     """Which of these runs do you have? At most ASK_RUNS_MAX. `all_ended`: and tell me every result that you keep."""
 
@@ -157,4 +164,4 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
 
 
 FromAgent = Hello | OrderTaken | Refused | RunEnded | RunsReport | Beat
-FromManager = Welcome | RoleChanged | Order | Committed | Ask | Beat
+FromManager = Welcome | RoleChanged | Order | Stop | Committed | Ask | Beat

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from futago.jobs.model import Operation
+
 
 class Shape(BaseModel):
     """Base of what we take in: unknown fields are refused."""
@@ -486,6 +488,8 @@ class JobRun(Shape):
     started_utc: datetime | None = Field(description="By the host's clock, as ended_utc.")
     ended_utc: datetime | None
     detail: str | None
+    is_held: bool = Field(description="It waits for a person's release, too.")
+    is_stopping: bool = Field(description="A person wants it ended; its agent is told until it has.")
     output: str | None = Field(description="The end of what the job wrote.")
 
 
@@ -493,6 +497,20 @@ class SessionDetail(Session):
     """One run of a job net with all its jobs."""
 
     jobs: list[JobRun]
+
+
+class AskedOperation(Shape):
+    """What to do to a running session. `job` null (stop only): to everything in it."""
+
+    operation: Operation
+    job: str | None = Field(default=None, max_length=63)
+
+
+class OperationDone(Shape):
+    """The operation was done, or (`is_decided` false) will be decided when the pair serves again."""
+
+    operation_id: int
+    is_decided: bool
 
 
 class Started(Shape):

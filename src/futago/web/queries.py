@@ -207,7 +207,7 @@ ORDER BY s.session_id DESC LIMIT %(limit)s
 
 _JOB_RUNS = """
 SELECT run_id::text, job_name, host_name, state, attempt, exit_code, started_utc, ended_utc, detail,
-       right(output, 20000) AS output
+       is_held, is_stopping, right(output, 20000) AS output
 FROM job_run WHERE session_id = %s ORDER BY started_utc NULLS LAST, job_name, attempt
 """
 

@@ -82,6 +82,21 @@ async def test_definitions_are_applied_and_a_net_is_run_and_shown(
     assert json.loads(capsys.readouterr().out)["job_nets"][0]["net_name"] == "nightly"
 
 
+async def test_an_operation_waits_for_the_engine_s_word_and_is_refused_where_it_has_no_meaning(
+    futago: Run, pair: Twins, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "all.yaml").write_text(TEXT)
+    assert await futago("apply", "-f", str(tmp_path / "all.yaml")) == 0
+    assert await futago("job", "run", "nightly") == 0
+    capsys.readouterr()
+    assert await futago("job", "hold", "1", "one") == 0  # no engine runs here: it is asked for, and said to be
+    assert "asked for; the pair decides it when it serves again" in capsys.readouterr().out
+    assert await futago("job", "stop", "999") == 2
+    assert "There is no run 999" in capsys.readouterr().err
+    assert await futago("job", "show", "1") == 0
+    assert "waiting" in capsys.readouterr().out
+
+
 async def test_schedules_are_listed_with_the_starts_that_they_will_make(
     futago: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

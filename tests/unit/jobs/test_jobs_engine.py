@@ -38,7 +38,7 @@ from futago.inventory.definitions import parse
 from futago.jobs import store as rows
 from futago.jobs.engine import JobsEngine
 from futago.jobs.hub import AgentHub
-from futago.jobs.model import JobState
+from futago.jobs.model import JobState, Operation
 from futago.jobs.schedules import Scheduler
 from futago.link.orders import Outcome, RunEnded
 from futago.runtime.engine import EngineContext, Outward
@@ -499,6 +499,84 @@ async def test_moves_from_a_state_that_is_gone_write_nothing(world: World) -> No
     with pytest.raises(Refused, match="1 of 2"):
         await world.store.commit(lambda c: rows.write_moves(c, moves, epoch=1), name="test.moves")
     assert await world.states(session) == {"a": "waiting", "b": "waiting"}
+
+
+async def operate(world: World, session: int, operation: str, job: str = "") -> str:
+    """Ask for it, and return the refusal: empty if it was done."""
+    asked = await world.store.commit(
+        lambda c: rows.ask_operation(c, session, Operation(operation), job=job, asked_by="admin"), name="test.ask"
+    )
+    for _ in range(100):
+        decision = await world.store.read(lambda c: rows.read_decision(c, asked), name="test.decision")
+        if decision is not None:
+            return decision
+        await asyncio.sleep(0.05)
+    raise AssertionError("never decided")
+
+
+async def test_people_hold_release_and_skip_jobs_of_a_running_session(world: World) -> None:
+    jobs = [
+        f'{{name: a, host: h1, command: "{say(world.oracle, "a")}; sleep 1"}}',
+        f'{{name: b, host: h2, command: "{say(world.oracle, "b")}", after: [a]}}',
+        f'{{name: c, host: h1, command: "{say(world.oracle, "c")}", after: [b]}}',
+        f'{{name: d, host: h2, command: "{say(world.oracle, "d")}", after: [c]}}',
+    ]
+    await world.define(net("n", *jobs))
+    async with world.engine():
+        session = await world.start("n")
+        await until(lambda: lines(world.oracle) == ["a"], what="the first job")
+        assert await operate(world, session, "hold", "b") == ""
+        assert await operate(world, session, "skip", "c") == ""
+        assert "not waiting any more" in await operate(world, session, "skip", "a")
+        await until_state(world, session, "a", "normal")
+        await asyncio.sleep(0.3)
+        assert (await world.states(session))["b"] == "waiting"
+    async with world.engine("m2", epoch=9):  # what people asked for stands in the rows, through a switch
+        assert "held already" in await operate(world, session, "hold", "b")
+        assert await operate(world, session, "release", "b") == ""
+        assert await world.end_of(session) == "normal"
+        assert await operate(world, session, "stop") == "The run has ended normal."
+    assert lines(world.oracle)[0] == "a" and sorted(lines(world.oracle)) == ["a", "b", "d"]
+
+
+async def until_state(world: World, session: int, job: str, state: str) -> None:
+    for _ in range(200):
+        if (await world.states(session))[job] == state:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(await world.states(session))
+
+
+async def test_stopped_run_ends_what_runs_and_starts_nothing_more(world: World) -> None:
+    jobs = [
+        f'{{name: a, host: h1, command: "{say(world.oracle, "a")}; sleep 60; {say(world.oracle, "late")}"}}',
+        f'{{name: b, host: h2, command: "{say(world.oracle, "b")}", after: [{{job: a, end: any}}]}}',
+    ]
+    await world.define(net("n", *jobs))
+    async with world.engine():
+        session = await world.start("n")
+        await until(lambda: lines(world.oracle) == ["a"], what="the first job")
+        assert await operate(world, session, "stop") == ""
+        assert await world.end_of(session, seconds=10) == "abnormal"
+    assert await world.states(session) == {"a": "abnormal", "b": "not-run"}
+    assert await world.rows(
+        "SELECT exit_code, detail FROM job_run WHERE session_id = %s AND job_name = 'a'", session
+    ) == [(143, "stopped by a person")]
+    assert lines(world.oracle) == ["a"]
+
+
+async def test_job_stopped_while_its_agent_is_away_is_never_started(world: World) -> None:
+    await world.define(net("n", f'{{name: a, host: h1, command: "{say(world.oracle, "a")}"}}'))
+    world.agents["h1"].kill()
+    async with world.engine():
+        await until(lambda: not world.hubs["m1"].is_connected("h1"), what="the agent's absence")
+        session = await world.start("n")
+        await until_state(world, session, "a", "ordered")
+        assert await operate(world, session, "stop", "a") == ""
+        world.agents["h1"].start()
+        assert await world.end_of(session, seconds=15) == "normal"
+    assert await world.states(session) == {"a": "not-run"}
+    assert lines(world.oracle) == []
 
 
 async def test_job_of_a_schedule_knows_its_business_date(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Calendars of business days; the business date of a session."""
+"""Calendars of business days; the business date of a session; operations on running sessions."""
 
 from __future__ import annotations
 

@@ -1,0 +1,54 @@
+"""What people do to running sessions: asked for here, decided by the engine, and answered when it has decided."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from fastapi import APIRouter, Response
+
+from futago.access import store as rows
+from futago.jobs.store import ask_operation, read_decision
+from futago.runtime.clock import S, now_at
+from futago.runtime.faults import OperatorFault
+from futago.store.commit import Connection
+from futago.web.allow import SCHEMES, JobStarter
+from futago.web.model import AskedOperation, OperationDone
+from futago.web.rooms import InRooms
+
+router = APIRouter(tags=["jobs"], dependencies=SCHEMES)
+
+DECIDED_S = 5.0  # the engine looks every 100 ms; during a switch it may be longer
+LOOK_S = 0.05
+
+
+@router.post(
+    "/runs/{session_id}/operations",
+    responses={
+        202: {"model": OperationDone, "description": "Asked for; the engine has not decided yet, and will."},
+        422: {"description": "The operation has no meaning now; the error says why."},
+    },
+)
+async def operate(
+    session_id: int, asked: AskedOperation, response: Response, rooms: InRooms, who: JobStarter
+) -> OperationDone:
+    """Hold, release, skip or stop a job of a running session; without a job: stop the session."""
+
+    async def work(conn: Connection) -> int:
+        operation_id = await ask_operation(conn, session_id, asked.operation, job=asked.job or "", asked_by=who.account)
+        detail = {"job": asked.job, "operation_id": operation_id}
+        await rows.record(conn, who, rows.Deed(f"run.{asked.operation}", str(session_id), detail))
+        return operation_id
+
+    store = rooms.serving.require().store
+    operation_id = await store.commit(work, name="web.operate")
+    end_at = now_at() + int(DECIDED_S * S)
+    while now_at() < end_at:
+        refusal = await store.read(lambda c: read_decision(c, operation_id), name="web.decision")
+        if refusal is not None:
+            if refusal:
+                raise OperatorFault(refusal, hint=f"See `futago job show {session_id}`.", code="jobs.refused")
+            return OperationDone(operation_id=operation_id, is_decided=True)
+        await asyncio.sleep(LOOK_S)
+    response.status_code = HTTPStatus.ACCEPTED
+    return OperationDone(operation_id=operation_id, is_decided=False)
