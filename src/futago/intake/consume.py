@@ -35,9 +35,10 @@ from futago.setup import paths
 from futago.store.commit import Connection
 
 READ_BYTES = 256 << 10  # about a thousand messages: the loop belongs to other engines too
-POLL_S = 0.01
-LOOK_EVERY = 10  # at the end of a journal, look for newer files at every tenth poll
-BATCH_S = 0.05  # collect for so long what comes slowly: fewer, larger transactions
+READS_MAX = 12  # of both streams, for one transaction of a backlog; other tasks run in between
+POLL_S = 0.005
+LOOK_EVERY = 20  # at the end of a journal, look for newer files at every twentieth poll
+BATCH_S = 0.015  # collect for so long what comes slowly: fewer, larger transactions
 RULES_EVERY_S = 1.0
 INVENTORY_EVERY_S = 5.0
 PRUNE_EVERY_S = 5.0
@@ -126,6 +127,7 @@ class ConsumeEngine:
         self._options.look()
         self._traps = TrapReader(self._options.current.snmp, self.counters)
         self._rules: dict[str, RuleSet] = {}
+        self._compiling: asyncio.Task[None] | None = None
         self._rules_version: tuple[int, int, int] | None = None
         self._inventory = Inventory()
         self._streams: list[_Stream] = []
@@ -137,6 +139,13 @@ class ConsumeEngine:
 
     async def run(self) -> None:
         """Consume until cancelled."""
+        try:
+            await self._consume_for_ever()
+        finally:
+            if self._compiling is not None:
+                self._compiling.cancel()
+
+    async def _consume_for_ever(self) -> None:
         while True:
             try:
                 await self._begin()
@@ -179,10 +188,24 @@ class ConsumeEngine:
         if batch.is_empty:
             await asyncio.sleep(POLL_S)
             return
-        if not any(stream.is_full for stream in self._streams):
+        if self._is_backlog:
+            await self._collect_more(batch)
+        else:
             await asyncio.sleep(BATCH_S)
             self._collect_into(batch)
         await self._commit(batch)
+
+    @property
+    def _is_backlog(self) -> bool:
+        return any(stream.is_full for stream in self._streams)
+
+    async def _collect_more(self, batch: _Batch) -> None:
+        """Add to the batch while there is a backlog."""
+        for _ in range(READS_MAX - 1):
+            await asyncio.sleep(0)
+            self._collect_into(batch)
+            if not self._is_backlog:
+                break
 
     def _collect(self) -> _Batch:
         batch = _Batch([], set(), {})
@@ -191,7 +214,7 @@ class ConsumeEngine:
 
     def _collect_into(self, batch: _Batch) -> None:
         self._polls += 1
-        is_looking = self._polls % LOOK_EVERY == 0 or any(s.is_full for s in self._streams)
+        is_looking = self._polls % LOOK_EVERY == 0 or self._is_backlog
         ready = [stream for stream in self._streams if stream.look(is_looking=is_looking) is not None]
         for stream in sorted(ready, key=self._time_of):
             if len(ready) > 1 and self._is_far_ahead(stream):
@@ -326,10 +349,7 @@ class ConsumeEngine:
         """Read monitors, hosts and scopes again where it is time to."""
         store = self._context.store
         if self._is_due("rules", RULES_EVERY_S):
-            version = await store.read(rows.monitors_version, name="intake.rules_version")
-            if version != self._rules_version:
-                await self._compile(await store.read(rows.load_monitors, name="intake.rules"))
-                self._rules_version = version
+            await self._follow_rules()
             await self._read_options()
         if self._is_due("inventory", INVENTORY_EVERY_S):
             self._inventory = await store.read(rows.load_inventory, name="intake.inventory")
@@ -337,6 +357,20 @@ class ConsumeEngine:
             if damaged > self.counters.damaged:
                 self._context.log.warning("intake.journal_damaged", places=damaged)
                 self.counters.damaged = damaged
+
+    async def _follow_rules(self) -> None:
+        """Compile changed rules beside the work, which goes on with those that were; only the first are waited for."""
+        if self._compiling is not None and self._compiling.done():
+            self._compiling.result()
+            self._compiling = None
+        store = self._context.store
+        version = await store.read(rows.monitors_version, name="intake.rules_version")
+        if version != self._rules_version and self._compiling is None:
+            monitors = await store.read(rows.load_monitors, name="intake.rules")
+            self._rules_version = version
+            self._compiling = asyncio.create_task(self._compile(monitors))
+        if not self._rules and self._compiling is not None:
+            await self._compiling
 
     async def _read_options(self) -> None:
         if self._options.look():

@@ -128,12 +128,18 @@ async def _save_state(conn: Connection, changes: Changes, positions: Sequence[tu
 def _line(event: Event, epoch: int) -> str:
     """Return one line of COPY's text format."""
     occurred = datetime.fromtimestamp(event.occurred_ns / 1e9, UTC).isoformat()
-    detail = msgspec.json.encode(event.detail).decode().translate(_ESCAPED)
-    notify = _array(event.notify).translate(_ESCAPED) if event.notify else "\\N"
+    detail = msgspec.json.encode(event.detail).decode()
+    if "\\" in detail:  # JSON has no other character that COPY minds
+        detail = detail.replace("\\", "\\\\")
+    notify = _escaped(_array(event.notify)) if event.notify else "\\N"
     return (
-        f"{occurred}\t{event.priority}\tmessage\t{event.monitor.translate(_ESCAPED)}\t{event.host.translate(_ESCAPED)}"
-        f"\t{event.message.translate(_ESCAPED)}\t{detail}\t{epoch}\t{notify}\n"
+        f"{occurred}\t{event.priority}\tmessage\t{_escaped(event.monitor)}\t{_escaped(event.host)}"
+        f"\t{_escaped(event.message)}\t{detail}\t{epoch}\t{notify}\n"
     )
+
+
+def _escaped(text: str) -> str:
+    return text if text.isprintable() and "\\" not in text else text.translate(_ESCAPED)
 
 
 def _array(names: tuple[str, ...]) -> str:

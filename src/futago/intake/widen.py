@@ -1,7 +1,7 @@
 r"""Makes patterns that an automaton without Unicode tables can search for in any text. Pure.
 
 `\w`, `\d`, `\s` and `\b` mean thousands of characters each in Unicode; hyperscan takes minutes to compile a few hundred
-patterns with them. So they are widened: to any character, or to nothing in between. The automaton then finds all that
+patterns with them. So they are widened: to anything at all, or to nothing in between. The automaton then finds all that
 the pattern finds and some more, and `re` confirms. Where widening a part could narrow the whole (look-around,
 back-references, atomic groups), there is no such pattern.
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 
-ANY = "(?s:.)"
+ANY = "(?s:.*)"  # together with a repetition that follows; an automaton is cut in two here
+_REPETITION = re.compile(r"(?:[*+?]|\{\d*,?\d*\})\??")
 NOTHING = "(?:)"
 _CLASSES, _BOUNDARIES = frozenset("wWdDsS"), frozenset("bB")
 # Look-around, back-references, conditions, atomic groups, possessive repetition.
@@ -34,17 +35,24 @@ def widened(text: str) -> str | None:
     if IMPURE.search(text) or _VERBOSE.search(text):
         return None
     is_caseless = _CASELESS.search(text) is not None
-    made = []
+    made: list[str] = []
+    at = end = 0
     for part in parts(text):
-        if is_caseless and (part[0] == "[" or len(part) == 1):
-            made.append(_any_case(part))
-        elif part[:1] == "\\" and part[1] in _CLASSES:
-            made.append(ANY)
-        elif part[:1] == "\\" and part[1] in _BOUNDARIES:
-            made.append(NOTHING)
-        else:
-            made.append(ANY if _is_wide(part) else part)
+        begin, at = at, at + len(part)
+        if begin < end:
+            continue  # of a repetition
+        made.append(_wider(part, is_caseless=is_caseless))
+        if made[-1] == ANY and (repetition := _REPETITION.match(text, at)):
+            end = repetition.end()
     return "".join(made)
+
+
+def _wider(part: str, *, is_caseless: bool) -> str:
+    if part[0] == "\\":
+        return ANY if part[1] in _CLASSES else NOTHING if part[1] in _BOUNDARIES else part
+    if is_caseless and (part[0] == "[" or len(part) == 1):
+        return _any_case(part)
+    return ANY if _is_wide(part) else part
 
 
 def _any_case(part: str) -> str:
