@@ -24,7 +24,7 @@ from futago.register import kinds
 from futago.register.ballot import value_of
 from futago.register.memory import Memory
 from futago.register.port import Register
-from futago.runtime.clock import now_at
+from futago.runtime.clock import S, now_at
 from futago.runtime.faults import OperatorFault, Refused
 from futago.runtime.log import Log
 from futago.runtime.worker import Worker
@@ -54,6 +54,7 @@ class Member:
     register: Register | None = None
     told: list[str] = field(default_factory=list)
     view: View = PAIRED
+    silence_s: int = 0
     _carrier: asyncio.Task[None] | None = None
 
     def open(self) -> None:
@@ -81,7 +82,7 @@ class Member:
             is_fit=True,
             service_ok=True,
         )
-        self.board.read_peer = lambda: Peer(heartbeat=hb)
+        self.board.read_peer = lambda: Peer(heartbeat=hb, heard_at=At(now_at() - self.silence_s * S))
         line: Any = self
         self.seating = Seating(
             board=self.board,
@@ -297,10 +298,11 @@ async def test_store_that_lost_everything_is_seated_anew(tmp_path: Path) -> None
 
 async def test_who_decides_changes_only_while_the_pair_is_complete(tmp_path: Path) -> None:
     async with pair_of(tmp_path) as p:
-        p.m1.view = SOLO
-        with pytest.raises(OperatorFault, match="only while the pair is complete"):
-            await p.m1.vote("none")
-        p.m1.view = PAIRED
+        for view, silence_s in ((SOLO, 0), (PAIRED, 60)):
+            p.m1.view, p.m1.silence_s = view, silence_s
+            with pytest.raises(OperatorFault, match="only while the pair is complete"):
+                await p.m1.vote("none")
+        p.m1.view, p.m1.silence_s = PAIRED, 0
         await p.m1.vote("none")
         assert p.same() and p.m1.settings.pair.authority == "fence" and p.m1.register is None
         p.m2.is_reachable = False

@@ -33,6 +33,7 @@ from futago.register import kinds
 from futago.register.ballot import value_of
 from futago.register.memory import Memory
 from futago.register.port import OLD_ROSTER, Register
+from futago.runtime.clock import now_at
 from futago.runtime.faults import FutagoFault, OperatorFault, Refused, Unknown, WorldFault
 from futago.runtime.log import Log
 from futago.runtime.worker import Worker
@@ -211,7 +212,9 @@ class Seating:
 
     def _require_paired(self, view: View) -> None:
         """Who decides may change only while nobody has to."""
-        if self._settings.peer is not None and (view.is_solo or self._board.read_peer().heartbeat is None):
+        heard_at = self._board.read_peer().heard_at
+        is_heard = heard_at is not None and now_at() - heard_at < self._board.cfg.t_det
+        if self._settings.peer is not None and (view.is_solo or not is_heard):
             raise OperatorFault(
                 "Who decides, a third vote or the power devices, can be changed only while the pair is complete.",
                 hint="Run futago recover first.",

@@ -21,7 +21,7 @@ from futago.register.http import HttpPlace
 from futago.runtime.clock import S, now_at
 from futago.runtime.faults import Refused, Unknown
 
-ENDPOINT_S_MAX = 0.6  # so that within one read a second endpoint can be asked
+ENDPOINT_S_MAX = 0.6  # so that within one read, or one put, a second endpoint can be asked
 UNAUTHENTICATED = 16  # gRPC code: the token has expired or is wrong
 TURNED_AWAY = frozenset({400, 401, 403, 404, 405, 412, 413, 429})  # not carried out; 408 and 5xx may have been
 WARM_AGE = 2 * S  # an endpoint that was not asked for so long is asked, to know whether it answers
@@ -95,7 +95,8 @@ class EtcdCell:
             "success": [{"request_put": {"key": self._key, "value": _b64(content)}}],
         }
         endpoint = max(self._endpoints, key=lambda e: e.ok_at or 0)
-        return (await self._ask(endpoint, "/v3/kv/txn", request, deadline_s=deadline_s)).succeeded
+        answer = await self._ask(endpoint, "/v3/kv/txn", request, deadline_s=min(deadline_s, ENDPOINT_S_MAX))
+        return answer.succeeded
 
     def parts(self) -> list[tuple[str, int | None, str]]:
         """Return (address, when it last answered, what is wrong) of every endpoint."""
