@@ -14,7 +14,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -156,13 +156,13 @@ def lan() -> Iterator[Lan]:
 class Answers:
     """A machine that answers each datagram to the floating addresses with its name."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+    def __init__(self, machine: Machine, addresses: Sequence[str] = FLOATING) -> None:
+        self._machine, self._addresses = machine, addresses
         self._sockets: list[socket.socket] = []
         machine.do(self._open)
 
     def _open(self) -> None:
-        for address in FLOATING:
+        for address in self._addresses:
             is_6 = ":" in address
             s = socket.socket(socket.AF_INET6 if is_6 else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             level, option = (socket.IPPROTO_IPV6, IPV6_FREEBIND) if is_6 else (socket.IPPROTO_IP, IP_FREEBIND)

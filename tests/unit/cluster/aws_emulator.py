@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,20 +52,27 @@ class Emulator:
 
 
 @contextlib.contextmanager
-def emulator(host: str = "127.0.0.1") -> Iterator[Emulator]:
-    """Run an emulator on a free port of loopback."""
-    with socket.socket() as s:
-        s.bind((host, 0))
-        port = s.getsockname()[1]
+def emulator(
+    host: str = "127.0.0.1", *, inside: Callable[[Callable[[], Any]], Any] = lambda work: work()
+) -> Iterator[Emulator]:
+    """Run an emulator on a free port. `inside` calls a function where the emulator shall live."""
+
+    def free_port() -> int:
+        with socket.socket() as s:
+            s.bind((host, 0))
+            return int(s.getsockname()[1])
+
+    port = inside(free_port)
     command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    quiet = subprocess.DEVNULL
+    process = inside(lambda: subprocess.Popen(command, stdout=quiet, stderr=quiet, env=ENVIRONMENT))
     found = Emulator(process, f"http://{host}:{port}")
     try:
         end = time.monotonic() + 30
         while True:
             assert process.poll() is None, "the emulator ended"
             try:
-                urllib.request.urlopen(f"{found.endpoint}/moto-api/data.json", timeout=10).close()
+                inside(lambda: urllib.request.urlopen(f"{found.endpoint}/moto-api/data.json", timeout=10).close())
                 break
             except OSError:
                 assert time.monotonic() < end

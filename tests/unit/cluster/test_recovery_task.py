@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from futago.cluster.word import word
 
 from futago.cluster import recovery as room
 from futago.cluster.facts import Board
@@ -37,6 +36,7 @@ from futago.cluster.preflight import Report
 from futago.cluster.recovery import Recovery
 from futago.cluster.rungs import Climb, Holds, Own, Progress, Source
 from futago.cluster.volume import Look
+from futago.cluster.word import word
 from futago.runtime.clock import MS, S, now_at
 from futago.runtime.faults import OperatorFault, Refused
 from futago.runtime.log import Log
