@@ -205,13 +205,12 @@ class ControllerDesk:
             return await self._run(OpKind.SWITCHOVER, say)
         if op == "vote":
             return await self.seating.seat(request, say)
+        if op in ("settings", "roster", "give-up"):
+            return await self.seating.answer(request)
         answers = {
             "replay": self._answer_replay,
             "prepare": self._answer_prepare,
             "marker": self._answer_marker,
-            "settings": self.seating.answer,
-            "roster": self.seating.answer,
-            "give-up": self.seating.answer,
         }
         if op not in answers:
             raise OperatorFault(f"There is no operation `{op}`.", code="control.request")

@@ -43,7 +43,7 @@ BACKUP_S_MAX = 48 * 3600.0
 DELETE_S_MAX = 600.0
 POLL_S = 0.05
 RETRY_S = (3.0, 6.0, 15.0, 30.0, 60.0)
-RETURNS_MAX = 20  # by itself, within RETURNS; a member that falls out again and again is left to a person. Switchovers count too
+RETURNS_MAX = 20  # by itself, within RETURNS, switchovers too; one that falls out more often is left to a person
 RETURNS = 900 * S
 LOST_DISK = ("Input/output error", "invalid page in block", "could not fsync", "page verification failed")
 
