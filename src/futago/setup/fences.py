@@ -8,6 +8,7 @@ file there, and a row in cluster/fence/kinds.py.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -71,6 +72,11 @@ SHAPES = {
     "command": Shape(needs=frozenset({"program"}), may=_ACCOUNT),
 }
 _FIELDS = ("address", "user", "password_file", "program")
+
+
+def shot_s_max(devices: Sequence[FenceDevice]) -> float:
+    """Return how many seconds it takes at most until the last of a member's devices has been tried."""
+    return sum(d.attempts * d.deadline_s for d in devices)
 
 
 def problem(device: FenceDevice) -> str:

@@ -124,6 +124,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return 0
         return self.pair.watchdog_s or max(WATCHDOG_S_MIN, math.ceil(self.config().t_self / S))
 
+    @property
+    def _shot_apart_s(self) -> float:
+        """By how much the shots of the two members are apart where the fence decides: one must have ended first."""
+        longest = max((fences.shot_s_max(m.fence) for m in self.members), default=0.0)
+        return max(SHOT_APART_S_MIN, longest + 1.0)
+
     def config(self) -> Config:
         """Return what the decision needs of the settings."""
         p, peer = self.profile, self.peer
@@ -138,6 +144,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             recovery=self.pair.recovery,
             fence_after=self.pair.fence_after,
             has_peer=peer is not None,
+            fence_delay=int(self._shot_apart_s * S),
         )
 
 
@@ -150,6 +157,7 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: str = "0.0.0.0"  # noqa: S104  jurors are asked from both networks of the members; mutual TLS guards the port
 
 
+SHOT_APART_S_MIN = 5.0
 WATCHDOG_S_MIN, WATCHDOG_S_MAX = 2, 300
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
 CHOICES = {

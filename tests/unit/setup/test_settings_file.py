@@ -171,3 +171,17 @@ def test_a_jury_of_any_size_but_three_or_five_is_refused(count: int) -> None:
     rows = "".join(f'[[jurors]]\nname = "h{i}"\naddress = "192.0.2.{i}"\n' for i in range(count))
     with pytest.raises(OperatorFault, match=f"3 or 5 jurors, not {count}"):
         parse(GOOD + rows, where=WHERE)
+
+
+def test_members_shoot_further_apart_than_a_shot_can_take() -> None:
+    def of(*devices: FenceDevice) -> float:
+        members = [
+            MemberSettings("m1", "10.0.0.1", "10.0.1.1", "eth0", fence=list(devices)),
+            MemberSettings("m2", "10.0.0.2", "10.0.1.2", "eth0"),
+        ]
+        return Settings("m1", PairSettings("p", "id"), members).config().fence_delay / 1e9
+
+    device = FenceDevice("ipmi", address="10.0.2.1", user="u", password_file="/p", deadline_s=10)
+    assert of() == 5.0
+    assert of(device) == 11.0
+    assert of(device, FenceDevice("command", program="/bin/x", attempts=2, deadline_s=3)) == 17.0
