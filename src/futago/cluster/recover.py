@@ -48,8 +48,9 @@ RETURNS = 900 * S
 LOST_DISK = ("Input/output error", "invalid page in block", "could not fsync", "page verification failed")
 
 _T = TypeVar("_T", bound=msgspec.Struct)
-ReadLog = Callable[[], Awaitable[str]]
-"""Returns the last lines that PostgreSQL wrote."""
+LOG_S_MAX = 600.0
+ReadLog = Callable[[float], Awaitable[str]]
+"""Returns the last lines that PostgreSQL wrote within so many seconds."""
 
 
 class Ladder:
@@ -165,7 +166,7 @@ class Ladder:
         if not look.problem and await self._disk.release():
             self._say("the data volume was full: its reserve has been released")
         if self._board.pg.state in (PgState.DIED, PgState.STOPPED, PgState.STARTING):
-            said = await self._read_log()
+            said = await self._read_log(min(LOG_S_MAX, self._disk.trusted_s))
             lost = next((x for x in LOST_DISK if x in said), "")
             if lost:
                 self._disk.note_suspect(f"PostgreSQL said: {lost}")

@@ -133,11 +133,12 @@ class Reporter:
             return 0
 
 
-def journal_of(unit: str) -> Callable[[], Awaitable[str]]:
+def journal_of(unit: str) -> Callable[[float], Awaitable[str]]:
     """Return what reads the last lines of a systemd unit; nothing where they cannot be had."""
 
-    async def read() -> str:
-        command = ["journalctl", "-u", unit, "-o", "cat", "-n", str(LOG_LINES), "--since", "-10min", "--no-pager"]
+    async def read(within_s: float) -> str:
+        since = f"@{time.time() - within_s:.3f}"
+        command = ["journalctl", "-u", unit, "-o", "cat", "-n", str(LOG_LINES), "--since", since, "--no-pager"]
         try:
             return (await process.run(command, deadline_s=LOG_S_MAX)).out
         except WorldFault:

@@ -16,6 +16,7 @@ import contextlib
 import errno
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -62,6 +63,7 @@ class _Note(msgspec.Struct):
     """What is remembered of the volume."""
 
     suspect: str = ""
+    trusted_utc: float = 0.0  # seconds since 1970: what was said of the disk before counts no more
     is_separate: bool = False  # it is a file system of its own: if it is not mounted, nothing may be written there
 
 
@@ -115,9 +117,14 @@ class DataVolume:
     async def trust(self) -> None:
         """The data have been copied anew and read back: forget the error. Raises Refused or Unknown."""
         if self._note.suspect:
-            self._note.suspect = ""
+            self._note.suspect, self._note.trusted_utc = "", time.time()
             await self._write_note()
             self._log.event("volume.trusted")
+
+    @property
+    def trusted_s(self) -> float:
+        """For how many seconds the present data have been trusted: since they were read back."""
+        return max(0.0, time.time() - self._note.trusted_utc)
 
     async def _keep_note(self) -> None:
         with contextlib.suppress(WorldFault):

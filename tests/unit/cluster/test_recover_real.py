@@ -59,7 +59,7 @@ def ladder(member: Member, source: Member, disk: DataVolume | None = None) -> La
     disk = disk or volume(member)
     own = Reporter(member.postgres, disk, system=Worker("note"), maintenance=lambda: False)
 
-    async def last_words() -> str:
+    async def last_words(_within_s: float) -> str:
         return member.unit.log.read_text(errors="replace")[-8000:] if member.unit.log.exists() else ""
 
     return Ladder(
