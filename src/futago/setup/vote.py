@@ -49,6 +49,7 @@ def seat_store(vote: ThirdVote, files: dict[str, Path | None], *, say: Say) -> N
         OperatorFault: a file cannot be read, the settings do not fit together, or the controller refused.
         Refused: no controller answers here.
     """
+    settings.load()
     held = {what: _content(where) for what, where in files.items() if where is not None}
     named = {f"{what}_file": what for what in held}
     if wrong := thirdvote.problem(msgspec.structs.replace(vote, **named), authority="register", jurors=0):
@@ -58,6 +59,7 @@ def seat_store(vote: ThirdVote, files: dict[str, Path | None], *, say: Say) -> N
 
 def seat_none(*, say: Say) -> None:
     """Let the power devices decide. Raises OperatorFault or Refused."""
+    settings.load()
     _ask(NONE, say=say)
 
 
