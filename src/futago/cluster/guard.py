@@ -27,6 +27,7 @@ from pathlib import Path
 import msgspec
 
 from futago.cluster.address import netlink
+from futago.cluster.address.sockets import reset_connections
 from futago.cluster.fence.oneself import OwnWatchdog
 from futago.cluster.unit import kill_cgroup_once
 from futago.runtime import service
@@ -162,6 +163,8 @@ class Guard:
         is_done = True
         self._log.error("guard.last-will", why=why, pid=will.pid)
         for address in will.addresses:
+            with contextlib.suppress(WorldFault):
+                reset_connections(address)  # or clients would wait for an answer that cannot come
             try:
                 netlink.remove(will.interface, address)
             except WorldFault as e:
