@@ -34,6 +34,11 @@ def header(data: bytes, at: int, end: int) -> tuple[int, int, int]:
 
 def expect(data: bytes, at: int, end: int, tag: int) -> tuple[int, int]:
     """Return (start, end) of the value at `at`, which must have this tag."""
+    start = at + 2
+    if start <= end and data[at] == tag:  # most lengths have one byte: the hot path of everything
+        stop = start + data[at + 1]
+        if stop <= end and data[at + 1] < 0x80:
+            return start, stop
     found, start, stop = header(data, at, end)
     if found != tag:
         raise Corrupt(f"SNMP: expected tag {tag:#x}, found {found:#x}")

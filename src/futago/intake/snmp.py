@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from futago.intake.ber import (
@@ -37,6 +36,8 @@ _ENTERPRISE_SPECIFIC = 6
 
 _IP_ADDRESS, _COUNTER32, _GAUGE32, _TIME_TICKS, _COUNTER64 = 0x40, 0x41, 0x42, 0x43, 0x46
 RESPONSE, V1_TRAP, INFORM, V2_TRAP = 0xA2, 0xA4, 0xA6, 0xA7
+_VERSION_3_VALUE = b"\x02\x01\x03"
+_NO_ERROR = b"\x02\x01\x00\x02\x01\x00"
 NOTIFICATIONS = (V1_TRAP, INFORM, V2_TRAP)
 VERSION_1, VERSION_2C, VERSION_3 = 0, 1, 3
 
@@ -49,8 +50,7 @@ class TrapKind(enum.Enum):
     INFORM = "inform"
 
 
-@dataclass(frozen=True, slots=True)
-class Varbind:
+class Varbind(NamedTuple):
     """One variable: dotted name, BER tag of the value, the value as text."""
 
     oid: str
@@ -58,8 +58,7 @@ class Varbind:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Trap:
+class Trap(NamedTuple):
     """One notification. `varbinds` without sysUpTime.0 and snmpTrapOID.0. `agent` only from v1, `user` only from v3."""
 
     kind: TrapKind
@@ -160,10 +159,18 @@ def content(opened: Opened) -> bytes:
         parts += [data[start:time_at], data[time_end:list_start]]
     else:
         list_start, list_end = _v2_list(data, start, end)
-    for name, value_tag, _, _, whole, whole_end in _varbinds(data, list_start, list_end):
-        if name != _SYS_UP_TIME or value_tag != _TIME_TICKS:
-            parts.append(data[whole:whole_end])
+        list_start = _behind_up_time(data, list_start, list_end)
+    parts.append(data[list_start:list_end])
     return b"".join(parts)
+
+
+def _behind_up_time(data: bytes, at: int, end: int) -> int:
+    """Return where the varbinds begin without sysUpTime.0, which comes first (RFC 3416, section 4.2.6)."""
+    if at == end:
+        return at
+    start, stop = expect(data, at, end, SEQUENCE)
+    name_start, name_end = expect(data, start, stop, OID)
+    return stop if data[name_start:name_end] == _SYS_UP_TIME else at
 
 
 def response_pdu(opened: Opened) -> bytes:
@@ -186,20 +193,20 @@ def response(opened: Opened) -> bytes:
     return value(SEQUENCE, head + response_pdu(opened))
 
 
-def version_of(data: bytes) -> int:
-    """Return the version number that a datagram gives; -1 if it is no SNMP message."""
-    try:
-        at, end = expect(data, 0, len(data), SEQUENCE)
-        start, at = expect(data, at, end, INTEGER)
-        return integer(data, start, at)
-    except Corrupt:
-        return -1
+def is_v3(data: bytes) -> bool:
+    """Return whether a datagram says that it is of version 3; nothing else of it is looked at."""
+    at = 2 + (data[1] & 0x7F if len(data) > 2 and data[1] & 0x80 else 0)
+    return data[at : at + 3] == _VERSION_3_VALUE
 
 
 def _v2_list(data: bytes, at: int, end: int) -> tuple[int, int]:
     """Return the bounds of the varbinds of a v2c PDU."""
-    for _ in range(3):  # request id, error status, error index
-        _, at = expect(data, at, end, INTEGER)
+    _, at = expect(data, at, end, INTEGER)  # request id
+    if data[at : at + 6] == _NO_ERROR:
+        at += 6
+    else:
+        for _ in range(2):  # error status, error index
+            _, at = expect(data, at, end, INTEGER)
     return expect(data, at, end, SEQUENCE)
 
 
@@ -209,6 +216,17 @@ def _varbinds(data: bytes, at: int, end: int) -> list[tuple[bytes, int, int, int
     while at < end:
         if len(found) >= VARBINDS_MAX:
             raise Corrupt(f"SNMP: more than {VARBINDS_MAX} varbinds")
+        if at + 6 <= end and data[at] == SEQUENCE and data[at + 1] < 0x80 and data[at + 2] == OID:
+            # All lengths of one byte: nearly every varbind.
+            stop = at + 2 + data[at + 1]
+            name_end = at + 4 + data[at + 3]
+            value_start = name_end + 2
+            if data[at + 3] < 0x80 and value_start <= stop <= end and data[name_end + 1] < 0x80:
+                tag = data[name_end]
+                if value_start + data[name_end + 1] == stop and tag & 0x1F != 0x1F:
+                    found.append((data[at + 4 : name_end], tag, value_start, stop, at, stop))
+                    at = stop
+                    continue
         start, stop = expect(data, at, end, SEQUENCE)
         name_start, name_end = expect(data, start, stop, OID)
         tag, value_start, value_end = header(data, name_end, stop)

@@ -12,11 +12,12 @@ from typing import NamedTuple
 from futago.intake import snmp
 from futago.intake.model import Record
 from futago.intake.options import Snmp
-from futago.intake.snmp import VERSION_3, Opened
-from futago.intake.usm import Doubt, Doubtful, Security, SenderTimes, parse
+from futago.intake.snmp import Opened
+from futago.intake.usm import Doubt, Doubtful, Message, Security, SenderTimes, parse
 from futago.runtime.faults import Corrupt
 
 SHOWN_BYTES_MAX = 256
+LOOKED_MAX = 4096
 _DOUBTS = {
     Doubt.LEVEL: "its security level is not its user's",
     Doubt.TIME: "its sender's clock says that it is old: a repetition",
@@ -28,11 +29,12 @@ _DOUBTS = {
 
 
 class Notification(NamedTuple):
-    """A record that was looked into: `opened`, or why not."""
+    """A record that was looked into: `opened`, or why not. `message`: the envelope if it is of v3."""
 
     opened: Opened | None
     why: str = ""
     is_refused: bool = False
+    message: Message | None = None
 
 
 @dataclass(slots=True)
@@ -55,13 +57,23 @@ class TrapReader:
         self._communities = None if options.communities is None else {c.encode() for c in options.communities}
         self._security = Security(options.users)
         self._times = SenderTimes()
+        self._looked: dict[bytes, Notification] = {}  # between the merge and the effect, of the same datagram
         self._counters = counters
 
     def look(self, data: bytes) -> Notification:
         """Return a datagram looked into, but for the time window."""
+        known = self._looked.get(data)
+        if known is None:
+            if len(self._looked) >= LOOKED_MAX:
+                self._looked.clear()
+            known = self._looked[data] = self._look(data)
+        return known
+
+    def _look(self, data: bytes) -> Notification:
         try:
-            if snmp.version_of(data) == VERSION_3:
-                return Notification(self._security.open(data))
+            if snmp.is_v3(data):
+                message = parse(data)
+                return Notification(self._security.open_message(message), message=message)
             opened = snmp.open_plain(data)
         except Corrupt as e:
             return Notification(None, str(e))
@@ -82,7 +94,7 @@ class TrapReader:
     def text(self, record: Record) -> str:
         """Return the line that patterns see of a message that takes effect."""
         found = self.look(record.data)
-        if found.is_refused or (found.opened is not None and not self._is_fresh(found.opened, record)):
+        if found.is_refused or (found.message is not None and not self._is_fresh(found.message, record)):
             self._counters.refused += 1
             return f"refused: {found.why or _DOUBTS[Doubt.TIME]}"
         try:
@@ -93,9 +105,6 @@ class TrapReader:
             self._counters.malformed += 1
             return f"undecodable: {e}: 0x{record.data[:SHOWN_BYTES_MAX].hex()}"
 
-    def _is_fresh(self, opened: Opened, record: Record) -> bool:
+    def _is_fresh(self, message: Message, record: Record) -> bool:
         """Return whether a v3 message is of its sender's present; only what is authenticated says when it is of."""
-        if opened.version != VERSION_3:
-            return True
-        message = parse(record.data)
         return not message.code or self._times.is_fresh(message, record.time_ns)

@@ -156,18 +156,14 @@ class Security:
         }
         self._keys: dict[tuple[bytes, bytes], _Keys] = {}
 
-    def open(self, data: bytes) -> Opened:
+    def open_message(self, message: Message) -> Opened:
         """Return the notification in a v3 message: authenticated and decrypted as its user's settings ask. The time
         window is the caller's.
 
         Raises:
-            Corrupt: not a v3 notification.
+            Corrupt: not a notification.
             Doubtful: not let through.
         """
-        return self.open_message(parse(data))
-
-    def open_message(self, message: Message) -> Opened:
-        """As `open`, of a message whose envelope was read."""
         keys = self.verified(message)
         return _notification(self._plain(message, keys), message.user)
 
@@ -192,7 +188,7 @@ class Security:
             salt: 8 bytes that are never used twice with one key.
 
         Raises:
-            As `open`.
+            As `open_message`.
         """
         keys = self.verified(message)
         scoped = self._plain(message, keys)

@@ -31,7 +31,7 @@ from test_snmp_security import NET_SNMP
 
 from futago.intake import usm
 from futago.intake.options import Options, parse
-from futago.intake.snmp import decode, version_of
+from futago.intake.snmp import decode, is_v3
 from futago.intake.traps import TrapCounters, TrapReader
 
 LINK_DOWN = "1.3.6.1.6.3.1.1.5.3"
@@ -104,7 +104,7 @@ def test_informs_of_every_version_are_answered_and_recorded_once_on_both_disks(p
         inform(one, *sender, number=number)
     assert numbers(one) == [str(n) for n in range(len(senders))]
     assert two.copy() == one.own()
-    assert [version_of(r.data) for r in one.own()] == [1, 3, 3, 3, 3]
+    assert [is_v3(r.data) for r in one.own()] == [False, True, True, True, True]
     counters = one.status()["counters"]
     assert counters["informs"] == counters["informs_answered"] == len(senders)
     assert counters["snmp_reports"] > 0, "v3 senders asked for our engine first"
@@ -140,7 +140,7 @@ def test_wrong_communities_and_passwords_get_no_answer(pair_with_users: Pair) ->
         _, said = process.communicate(timeout=15)
         assert process.returncode != 0, said
     assert one.status()["counters"]["informs"] == 0
-    assert {version_of(r.data) for r in one.own()} == {1}, "a wrong community is recorded, and then refused"
+    assert {is_v3(r.data) for r in one.own()} == {False}, "a wrong community is recorded, and then refused"
 
 
 @pytest.mark.parametrize("sender", [["-v2c", "-c", "public"], v3("priv")], ids=["v2c", "v3"])
@@ -223,7 +223,7 @@ class Relay:
             for one in select.select([self._front, self._back], [], [], 0.05)[0]:
                 if one is self._front:
                     data, self._sender = one.recvfrom(65536)
-                    is_question = version_of(data) == 3 and usm.parse(data).boots == 0
+                    is_question = is_v3(data) and usm.parse(data).boots == 0
                     self._back.sendto(data, ("127.0.0.1", self.target))
                     continue
                 answer, source = one.recvfrom(65536)
