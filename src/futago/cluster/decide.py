@@ -43,7 +43,7 @@ from futago.cluster.model import (
 from futago.cluster.rules import SECTIONS, Actions, Row
 from futago.cluster.rules.fencing import FENCE_AGAIN_NS, ask_power, is_met
 from futago.cluster.rules.fencing import deadlines as fence_deadlines
-from futago.cluster.situation import LAG_BYTES_MAX, Situation
+from futago.cluster.situation import KILLED_NS, LAG_BYTES_MAX, Situation
 
 READ_EVERY_NS = 1_000_000_000  # W is read this often while the peer is heard; every heartbeat when it is not
 PUT_AGAIN_NS = 1_000_000_000  # pause after a put that did not end well, where nobody waits for it
@@ -206,7 +206,7 @@ def _fence(s: Situation, _row: Row) -> Actions:
         return ()
     if s.f.durable.stopped_epoch >= s.epoch or s.has_learned:
         return ()
-    is_in_grace = s.talks and s.now < _learned_by(s)
+    is_in_grace = s.talks and not s.is_peer_hung and s.now < _learned_by(s)  # one that hangs cannot stop itself
     if is_in_grace or not (s.talks or s.is_lost):  # a controller that just started listens first
         return ()
     if fence.epoch == s.epoch and fence.outcome is not FenceOutcome.NONE:
@@ -443,6 +443,9 @@ def _deadlines(s: Situation) -> Iterator[int]:
     for link in f.peer.links:
         if link.echo_at is not None:
             yield link.echo_at + cfg.t_det
+            yield link.echo_at + cfg.t_det + cfg.bias
+    if s.is_peer_hung and f.peer.wants_since is not None:
+        yield f.peer.wants_since + KILLED_NS
     for since in (s.pg.unconfirmed_since, f.peer.unfit_since, f.peer.wants_since, f.wants_since):
         if since is not None:
             yield since + cfg.t_stall

@@ -27,6 +27,7 @@ LAG_BYTES_MAX = (
 OUTWARD_MARGIN_NS = 300_000_000  # for the loser's own steps after T_self: close the gate, drop the address
 ASKS = ("solo", "drop")  # what is asked of the peer to be allowed to serve alone
 UNCERTAIN = (PgState.STARTING, PgState.STOPPING)
+KILLED_NS = 500_000_000  # a process that has not died of a SIGKILL by then waits for a device in the kernel
 NOT_RUNNING = (PgState.STOPPED, PgState.DIED, PgState.ABSENT)
 
 
@@ -67,7 +68,8 @@ class Situation:
         for link in peer.links:
             if link.echo_at is not None and link.echo_at > echo_at:
                 echo_at = link.echo_at
-        self.is_deaf = bool(peer.links) and now - echo_at >= t_det
+        self.unheard = now - echo_at if peer.links else 0
+        self.is_deaf = bool(peer.links) and self.unheard >= t_det
         self.is_lost = self.cfg.has_peer and (self.is_silent or self.is_deaf)
         self.hb: Heartbeat | None = peer.heartbeat
         self.talks = (
@@ -324,16 +326,25 @@ class Situation:
         peer = self.f.peer
         if peer.said_bye or self.silence >= self.cfg.t_det + self.cfg.bias:
             return True
+        # A primary that does not hear us asks W before we may; if it does not, it hears nobody, and cannot serve.
+        if self.unheard >= self.cfg.t_det + self.cfg.bias and not self.decides_by_fence:
+            return True
         if (self.is_peer_unable or self.is_peer_blank) and self.has_third_vote:
             return True
         wants = None if self.hb is None else self.hb.wants
+        patience = min(self.cfg.t_stall, KILLED_NS) if self.is_peer_hung else self.cfg.t_stall
         return (
             wants is not None
             and wants.kind == "handover"
             and wants.epoch > self.epoch
             and peer.wants_since is not None
-            and self.now - peer.wants_since >= self.cfg.t_stall
+            and self.now - peer.wants_since >= patience
         )
+
+    @property
+    def is_peer_hung(self) -> bool:
+        """The peer says that its PostgreSQL hangs; while it hands over: that it does not die of a SIGKILL."""
+        return self.hb is not None and self.hb.pg is PgState.HUNG
 
     @property
     def may_grant_solo(self) -> bool:

@@ -211,6 +211,33 @@ def test_standby_gives_the_primary_a_head_start_at_the_third_vote() -> None:
     assert do(FOLLOWING, peer=heard(hb, At(NOW - 2 * S - 4 * S // 10))).rule == "T2.intent"
 
 
+def test_standby_takes_over_from_a_primary_that_hears_nobody_though_it_is_heard() -> None:
+    """Every frame to the primary is lost, on all networks: it closes its gate and cannot ask W either."""
+    hb = replace(FOLLOWING.peer.heartbeat, gate_open=False)
+    for unheard, rule in ((2 * S + S // 10, "B6.wait-stream"), (2 * S + 4 * S // 10, "T2.intent")):
+        links = (Link("service", FRESH, At(NOW - unheard)), Link("heartbeat", FRESH, At(NOW - unheard)))
+        d = do(FOLLOWING, peer=heard(hb, links=links), pg=replace(STANDBY, is_streaming=False))
+        assert d.rule == rule
+    assert decide(
+        replace(FOLLOWING, peer=heard(hb, links=(Link("service", FRESH, At(NOW - 2 * S)),))), NOW
+    ).wake_at <= (NOW + FOLLOWING.cfg.bias)
+
+
+def test_standby_does_not_wait_out_a_handover_of_a_primary_whose_database_does_not_die() -> None:
+    hb = replace(FOLLOWING.peer.heartbeat, wants=Wants("handover", Epoch(7)), gate_open=False, address_held=False)
+    waited = At(NOW - 6 * S // 10)
+    assert do(FOLLOWING, peer=heard(hb, wants_since=waited)).rule != "T2.intent"
+    assert do(FOLLOWING, peer=heard(replace(hb, pg=PgState.HUNG), wants_since=waited)).rule == "T2.intent"
+    assert do(FOLLOWING, peer=heard(replace(hb, pg=PgState.HUNG), wants_since=FRESH)).rule != "T2.intent"
+
+
+def test_winner_shoots_at_once_at_a_loser_that_talks_and_cannot_stop_its_database() -> None:
+    hb = replace(FOLLOWING.peer.heartbeat, gate_open=False, address_held=False)
+    won = replace(FOLLOWING, durable=Durable(view=SOLO), register=w(SOLO), won_at=FRESH)
+    assert FenceOff(Epoch(6)) not in do(won, peer=heard(hb)).actions  # it may stop by itself
+    assert FenceOff(Epoch(6)) in do(won, peer=heard(replace(hb, pg=PgState.HUNG))).actions
+
+
 def test_standby_does_not_wait_for_a_primary_that_said_goodbye() -> None:
     assert do(FOLLOWING, peer=replace(FOLLOWING.peer, said_bye=True)).rule == "T2.intent"
 
@@ -361,7 +388,7 @@ def test_switchover_to_an_unfit_peer_is_refused_after_a_while() -> None:
 
 
 def test_peer_takes_over_by_the_third_vote_when_a_handover_stays_unfinished() -> None:
-    hb = beat(PAIRED_B, pg=PgState.HUNG, wants=Wants("handover", Epoch(7)))
+    hb = beat(PAIRED_B, pg=PgState.STOPPING, wants=Wants("handover", Epoch(7)))
     assert do(FOLLOWING, peer=heard(hb, wants_since=At(NOW - S))).rule == "B7.follow"
     assert do(FOLLOWING, peer=heard(hb, wants_since=At(NOW - 3 * S))).rule == "T2.intent"
 
