@@ -20,7 +20,7 @@ READY := $(VENV)/ready-$(LOCK_HASH)
 
 APT := DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0
 APT_PYTHON := python3 python3-venv
-APT_TEST := postgresql-15 mmdebstrap nftables openipmi ipmitool iputils-arping iproute2 ethtool rsyslog rsyslog-relp snmp chromium fonts-ipafont-gothic etcd-server
+APT_TEST := postgresql-15 libfuse2 mmdebstrap nftables openipmi ipmitool iputils-arping iproute2 ethtool rsyslog rsyslog-relp snmp chromium fonts-ipafont-gothic etcd-server
 SUITES := $(wildcard tests/unit tests/contract tests/sim tests/web tests/browser tests/lab)
 
 .PHONY: help

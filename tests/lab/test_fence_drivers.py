@@ -1,11 +1,13 @@
 """Every driver powers a real lab host off and on, from the other member, through the network of the BMCs; and what each
-trouble of a BMC does to an order. No pair is formed: the port is asked as the controller asks it.
+trouble of a BMC does to an order. No pair is formed: the port is asked as the controller asks it. And the
+watchdog of a member resets it when it hangs.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,7 +47,7 @@ def bare() -> Iterator[Lab]:
     made = Lab(f"f{os.getpid()}")
     nodes = standard(hosts=0, device=False, client=False)
     try:
-        made.up(nodes=nodes, owner_pid=os.getpid(), fence=KINDS, say=say)
+        made.up(nodes=nodes, owner_pid=os.getpid(), fence=KINDS, watchdog=True, say=say)
         fencing.put_files(made, made.host("m1"), "m2")
         yield made
     finally:
@@ -122,3 +124,35 @@ def test_lie_cannot_be_told_from_the_truth_by_the_device_alone(healed: Lab) -> N
     healed.fault("bmc-lie", "m2")
     assert ask(healed, "off", "ipmi")["outcome"] == "done"
     assert healed.host("m2").is_on()
+
+
+HOLD = """
+import os, socket, time
+from futago.cluster.guard import Handle, send
+from futago.setup import paths
+
+hand = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+while True:
+    send(hand, Handle(pid=os.getpid(), is_armed=True, cgroup="/sys/fs/cgroup/none", watchdog_s=3))
+    time.sleep(0.1)
+"""
+
+
+def test_watchdog_resets_a_member_that_is_frozen(healed: Lab) -> None:
+    """The real guard holds the device, for a hand that lives; then nothing on that host turns any more."""
+    host = healed.host("m2")
+    boots = host.status()["boots"]
+    with host.start(["/opt/futago/bin/futago", "run", "guard"]), host.start(["/opt/futago/bin/python", "-c", HOLD]):
+        end = time.monotonic() + 15
+        while host.run(["cat", "/run/futago/watchdog.json"], check=False).returncode:
+            assert time.monotonic() < end, "the guard does not hold the watchdog"
+            time.sleep(0.1)
+        time.sleep(4)
+        assert host.status()["boots"] == boots, "it is petted"
+        host.fault("freeze")
+        frozen = time.monotonic()
+        while host.status()["boots"] == boots:
+            assert time.monotonic() < frozen + 10, "nobody resets it"
+            time.sleep(0.05)
+        print(f"reset {time.monotonic() - frozen:.2f} s after it froze")
+    assert host.wait_booted() in ("running", "degraded")

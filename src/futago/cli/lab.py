@@ -31,6 +31,15 @@ def up(  # noqa: PLR0917  typer passes by name
         bool, typer.Option("--remote-volumes", help="Databases on disks behind a network, which may hang or vanish.")
     ] = False,
     pair: Annotated[bool, typer.Option("--pair", help="Set a pair up in it, with the product's own commands.")] = False,
+    fence: Annotated[
+        str,
+        typer.Option(
+            help="How members are fenced: ipmi, redfish, agent or command; with commas: first this, then that."
+        ),
+    ] = "ipmi",
+    watchdog: Annotated[
+        bool, typer.Option("--watchdog", help="Give the members a /dev/watchdog that resets them.")
+    ] = False,
 ) -> None:
     """Bring a lab up: tools, golden root, product, networks, BMCs, hosts booted."""
     from futago.lab.lab import Lab
@@ -44,7 +53,7 @@ def up(  # noqa: PLR0917  typer passes by name
         client=not members_only,
         remote_volumes=remote_volumes,
     )
-    lab.up(nodes=nodes, say=say)
+    lab.up(nodes=nodes, fence=tuple(fence.split(",")), watchdog=watchdog, say=say)
     if pair:
         from futago.lab.pair import form_pair
 

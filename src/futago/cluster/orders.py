@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -185,8 +186,13 @@ class Orders:
                 hint=f"Confirm with its name, `{member}`.",
                 code="pair.confirm",
             )
+        view = self._board.read_durable().view
         trial = Trial(
-            member, device, why_not=lambda: self._why_no_trial(member), has_reacted=self._has_reacted, log=self._log
+            member,
+            device,
+            why_not=lambda: self._why_no_trial(member),
+            has_reacted=partial(self._has_reacted, 0 if view is None else view.epoch),
+            log=self._log,
         )
         text = await trial.run(say)
         return {"ok": True, "passed": True, "tests": [], "text": text}
@@ -200,11 +206,10 @@ class Orders:
             return "The pair is in maintenance, in which it would not go on without the standby."
         return "" if decision.is_protected else f"The pair is not protected: {decision.reason}"
 
-    def _has_reacted(self) -> bool:
-        """The standby is out of the view, and the shot that the pair gives it has been answered."""
-        view, fence = self._board.read_durable().view, self._board.fence
-        is_alone = view is not None and view.is_solo
-        return is_alone and view is not None and fence.epoch == view.epoch and fence.outcome is FenceOutcome.OFF
+    def _has_reacted(self, before: int) -> bool:
+        """There is a newer view than `before`, the epoch with the standby in it, and no shot is under way."""
+        view = self._board.read_durable().view
+        return view is not None and view.epoch > before and self._board.fence.outcome is not FenceOutcome.PENDING
 
     async def _peers_tests(self, member: str | None) -> list[Message]:
         me, peer = str(self._board.cfg.me), str(self._board.cfg.peer)

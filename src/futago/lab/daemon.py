@@ -27,6 +27,7 @@ from futago.lab.host import Power, PoweredHost
 from futago.lab.places import Places, places
 from futago.lab.state import LabState, load_state
 from futago.lab.topology import FLOATING_IP, MEMBERS, RELAY_ADDRESS, Network, link
+from futago.lab.watchdog_power import WatchdogDevice
 from futago.runtime.clock import now_at, now_utc
 from futago.runtime.faults import FutagoFault, OperatorFault
 from futago.runtime.log import Log
@@ -100,6 +101,7 @@ class Daemon:
                 cgroup=machine.Cgroup(top.path / f"host-{n.name}"),
                 log=self.log,
                 console=self._consoles.add,
+                watchdog=self._watchdog(n.name) if state.watchdog and n.name in MEMBERS else None,
             )
             for n in state.nodes
         }
@@ -117,6 +119,10 @@ class Daemon:
         self._drops: dict[tuple[str, ...], list[network.Drop]] = {}
         self._active: dict[tuple[str, str, tuple[str, ...]], str] = {}
         self._lock = threading.Lock()
+
+    def _watchdog(self, member: str) -> WatchdogDevice:
+        group = machine.Cgroup(machine.lab_cgroup(self.where.name).path / f"watchdog-{member}")
+        return WatchdogDevice(member, self.where.host(member), cgroup=group, control_socket=self.where.socket)
 
     def build(self) -> None:
         """Make the switch, the disks and the BMCs; nothing is powered on yet."""
@@ -187,6 +193,11 @@ class Daemon:
                 )
             case "heal":
                 return self._heal(request.get("fault"), request.get("target"))
+            case "watchdog":
+                member = str(request["member"])
+                self.log.event("watchdog.expired", member=member)
+                self._power(self.host(member), "reset")
+                return {"ok": True}
             case "chassis":
                 return {"ok": True, "output": self._chassis(str(request["member"]), [str(w) for w in request["words"]])}
         raise OperatorFault(f"The lab's daemon does not know `{request.get('op')}`.", code="lab.op")

@@ -22,6 +22,7 @@ from futago.lab import machine, network
 from futago.lab.disks import Disks
 from futago.lab.machine import Cgroup
 from futago.lab.topology import Link, Node
+from futago.lab.watchdog_power import WatchdogDevice
 from futago.runtime.clock import now_at
 from futago.runtime.faults import FutagoFault, Refused
 from futago.runtime.log import Log
@@ -52,6 +53,7 @@ mount -t tmpfs -o mode=755,nosuid,nodev tmpfs $R/run
 for d in null zero random urandom full tty; do : > $R/dev/$d; mount --bind /dev/$d $R/dev/$d; done
 mkdir $R/dev/shm $R/dev/pts
 mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs $R/dev/shm
+[ -z "$5" ] || { : > $R/dev/watchdog; mount --bind "$5" $R/dev/watchdog; }
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts $R/dev/pts
 ln -s pts/ptmx $R/dev/ptmx; ln -s /proc/self/fd $R/dev/fd
 ln -s /proc/self/fd/0 $R/dev/stdin; ln -s /proc/self/fd/1 $R/dev/stdout; ln -s /proc/self/fd/2 $R/dev/stderr
@@ -78,6 +80,7 @@ class PoweredHost:
         cgroup: its cgroup; every process of the host is in it.
         log: where its story is told.
         console: takes over the master side of its console, and the file for it.
+        watchdog: its watchdog device; None if it has none.
     """
 
     def __init__(
@@ -89,8 +92,10 @@ class PoweredHost:
         cgroup: Cgroup,
         log: Log,
         console: Callable[[int, Path], None],
+        watchdog: WatchdogDevice | None = None,
     ) -> None:
         self.node = node
+        self._watchdog = watchdog
         self.home = home
         self.disks = Disks(home, lower, node.volume_mib > 0, node.is_volume_remote)
         self.cgroup = cgroup
@@ -140,6 +145,8 @@ class PoweredHost:
         network.plug_in(self._namespace, self.links, down=frozenset(self.unplugged))
         self.disks.mount()
         self.cgroup.make()
+        if self._watchdog is not None:
+            self._watchdog.start()
 
     def _boot(self) -> None:
         if not self._sysrq.exists():
@@ -167,6 +174,7 @@ class PoweredHost:
                 self.node.name,
                 os.ttyname(slave),
                 str(self._sysrq),
+                str(self._watchdog.file) if self._watchdog is not None else "",
             ],
         )
         with _mounts:
@@ -233,6 +241,8 @@ class PoweredHost:
         if self._process is not None and lost:
             self._process.wait()
         mark("dead")
+        if self._watchdog is not None:
+            self._watchdog.stop()
         network.remove_namespace(self._namespace)
         self.power, self.init_pid, self.is_frozen = Power.OFF, 0, False
         mark("off")

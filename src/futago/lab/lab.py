@@ -57,6 +57,7 @@ class Lab:
         nodes: tuple[Node, ...] | None = None,
         owner_pid: int = 0,
         fence: tuple[str, ...] = ("ipmi",),
+        watchdog: bool = False,
         say: Say = silent,
     ) -> None:
         """Bring the lab up with all hosts booted; does nothing to a lab that is up.
@@ -65,6 +66,7 @@ class Lab:
             nodes: its hosts; the standard ones if None.
             owner_pid: a process whose end makes this lab an orphan that `remove_orphans` takes down.
             fence: kinds of the members' fence devices, in the order of trying: ipmi, redfish, agent, command.
+            watchdog: give the members a /dev/watchdog each, which resets them.
             say: where progress goes.
         """
         machine.require_root()
@@ -82,6 +84,8 @@ class Lab:
             if self.places.home.exists():
                 self._remove(say=say)
             prerequisites.ensure(say=say)
+            if watchdog:
+                prerequisites.ensure_fuse(say=say)
             prerequisites.check_kernel()
             prerequisites.ensure_limits(say=say)
             golden_root = golden.ensure(say=say)
@@ -96,6 +100,7 @@ class Lab:
                 owner_pid=owner_pid,
                 owner_started=machine.started_ticks(owner_pid) if owner_pid else 0,
                 fence=fence,
+                watchdog=watchdog,
                 extra=extra,
             )
             try:

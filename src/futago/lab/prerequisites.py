@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from ctypes.util import find_library
 from pathlib import Path
 
 from futago.lab import machine
@@ -36,6 +37,12 @@ def missing() -> list[str]:
     return sorted({package for program, package in TOOLS.items() if shutil.which(program, path=_WHERE) is None})
 
 
+def ensure_fuse(*, say: Say) -> None:
+    """Install the library for file systems in user space, if it is missing. Raises OperatorFault."""
+    if find_library("fuse") is None and find_library("fuse3") is None:
+        _install(["libfuse2"], say=say)
+
+
 def ensure(*, say: Say) -> None:
     """Install what is missing. Does nothing, quickly, when all is there.
 
@@ -43,8 +50,11 @@ def ensure(*, say: Say) -> None:
         OperatorFault: this is no Debian-like system, or apt-get failed.
     """
     packages = missing()
-    if not packages:
-        return
+    if packages:
+        _install(packages, say=say)
+
+
+def _install(packages: list[str], *, say: Say) -> None:
     if shutil.which("apt-get", path=_WHERE) is None:
         raise OperatorFault(
             f"The lab needs {', '.join(packages)}, and this machine has no apt-get to install them.",

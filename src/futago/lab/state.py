@@ -30,6 +30,7 @@ class LabState(msgspec.Struct, frozen=True):
     owner_pid: int = 0
     owner_started: int = 0
     fence: tuple[str, ...] = ("ipmi",)  # kinds of devices, in the order of trying
+    watchdog: bool = False  # members have a watchdog device
     extra: tuple[str, ...] = ()  # layers of the hosts' roots between the product and the golden root
 
 

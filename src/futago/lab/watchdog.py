@@ -23,9 +23,9 @@ from typing import Any
 
 import mfusepy
 
+from futago.lab.watchdog_power import NAME
 from futago.runtime.watchdog import WDIOC_GETSUPPORT, WDIOC_GETTIMEOUT, WDIOC_SETTIMEOUT
 
-NAME = "watchdog"
 IDENTITY = b"lab watchdog"
 TIMEOUT_S = 60  # until it is told another, as common hardware
 TIMEOUT_S_MAX = 3600

@@ -133,6 +133,14 @@ async def test_levels_that_all_refuse_did_certainly_nothing_and_one_that_is_sile
     assert bmc.orders == []
 
 
+async def test_machine_that_is_harmless_by_now_is_not_shot_by_the_next_level(bmc: Bmc) -> None:
+    """It was reset by its own watchdog while the first device was silent, and has learned who serves."""
+    levels = open_levels([ABSENT, bmc.settings()])
+    with pytest.raises(Unknown, match="not wanted any more"):
+        await levels.off(lambda: False)
+    assert bmc.orders == [] and bmc.power == "1"
+
+
 class Pair:
     """The desk of m1, whose peer m2 has the devices under test."""
 

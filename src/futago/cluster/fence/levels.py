@@ -7,7 +7,7 @@ which is wanted, and the only one that is tried further.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from futago.cluster.fence import Power
 from futago.cluster.fence.device import Device
@@ -43,8 +43,11 @@ class Levels:
                 return found
         raise _sum(faults)
 
-    async def off(self) -> None:
+    async def off(self, is_wanted: Callable[[], bool] = lambda: True) -> None:
         """Power off by the first device that confirms it, each tried as often as its settings say.
+
+        Args:
+            is_wanted: asked before each further try: a machine that came back meanwhile and is harmless is left alone.
 
         Raises:
             Refused: every device refused, so nothing was done. Unknown: none confirmed, and one may have done it.
@@ -52,6 +55,8 @@ class Levels:
         faults: list[WorldFault] = []
         for device in self.devices:
             for _ in range(device.attempts):
+                if faults and not is_wanted():
+                    raise _sum([*faults, Unknown("not tried further: it is not wanted any more")])
                 try:
                     await device.off()
                 except WorldFault as e:

@@ -98,7 +98,7 @@ class FenceDesk:
             )
         )
         try:
-            await levels.off()
+            await levels.off(lambda: not self._has_learned(epoch))
             outcome, why = FenceOutcome.OFF, ""
         except Refused as e:
             outcome, why = FenceOutcome.FAILED, str(e)
@@ -111,6 +111,13 @@ class FenceDesk:
         self._log.event("fence.off", epoch=epoch, outcome=outcome.value, by=by, why=why)
         self._board.put_fence(outcome=outcome, at=At(now_at()))
         self._news.set()  # what the devices say now is worth knowing at once
+
+    def _has_learned(self, epoch: Epoch) -> bool:
+        """The other member has put our view on its disk: it has stopped, and need not be stopped by force. It may have been
+        reset by its own watchdog while a device of its was silent.
+        """
+        hb = self._board.read_peer().heartbeat
+        return hb is not None and hb.view is not None and hb.view.epoch >= epoch
 
     async def on(self, epoch: Epoch) -> None:
         """Power the other member on. Raises Refused or Unknown."""
