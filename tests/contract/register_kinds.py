@@ -395,6 +395,33 @@ async def etcd(home: Path) -> AsyncIterator[tuple[World, Etcd]]:
         await server.kill()
 
 
+@contextlib.asynccontextmanager
+async def etcd_of_three(home: Path) -> AsyncIterator[tuple[EtcdCell, dict[int, asyncio.subprocess.Process]]]:
+    """A cluster of three, without TLS; the cell, and the members' processes by their client port."""
+    clients, peers = [free_port() for _ in range(3)], [free_port() for _ in range(3)]
+    cluster = ",".join(f"e{i}=http://127.0.0.1:{port}" for i, port in enumerate(peers))
+    members: dict[int, asyncio.subprocess.Process] = {}
+    try:
+        for i, (client, peer) in enumerate(zip(clients, peers, strict=True)):
+            url, own = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+            places = ["--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", own]
+            member = ["--name", f"e{i}", "--initial-advertise-peer-urls", own, "--initial-cluster", cluster]
+            quiet = ["--logger", "zap", "--log-level", "error", "--data-dir", str(home / f"e{i}")]
+            with open(home / f"e{i}.log", "ab") as log:
+                members[client] = await asyncio.create_subprocess_exec(
+                    "etcd", *places, *member, *quiet, stdout=log, stderr=log
+                )
+        cell = EtcdCell([f"http://127.0.0.1:{port}" for port in clients], key="futago/p/view", context=None)
+        await calm(lambda: cell.get(deadline_s=2))
+        yield cell, members
+        cell.close()
+    finally:
+        for process in members.values():
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
 async def restart(server: Etcd) -> None:
     await server.kill()
     await server.start()
@@ -515,7 +542,7 @@ async def world_of(kind: str, home: Path) -> AsyncIterator[World]:
 
 async def calm(ask: Callable[[], Awaitable[T]], *, but: str = ".") -> T:
     """Return the answer, however long the connections take; faults that do not match `but` are passed on."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while True:
             try:
                 return await ask()

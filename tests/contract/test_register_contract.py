@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ import register_kinds
 from register_kinds import World, world_of
 
 from futago.register import jury as jury_room
+from futago.register.cell import CellRegister
+from futago.register.compare import Seat
 from futago.register.memory import Memory
 from futago.register.model import Value
 from futago.register.port import Register
 from futago.runtime.clock import now_at
 from futago.runtime.faults import Refused, Unknown
+from pair_keys import PAIR
 
 KINDS = ("jury", "witness", "etcd", "objectstore")
 DEPTHS = range(5)  # how many pieces of a conversation pass before replies are lost, or requests delayed
@@ -40,7 +44,7 @@ def value(epoch: int, primary: str = "m1", *, roster: int = 1, alone: bool = Tru
 
 async def calm_read(register: Register) -> Value | None:
     """Read, however long the connections take to come back."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while True:
             with contextlib.suppress(Refused):
                 return await register.read()
@@ -49,7 +53,7 @@ async def calm_read(register: Register) -> Value | None:
 
 async def calm_put(register: Register, new: Value) -> tuple[bool, Value | None]:
     """Put until the outcome is sure."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while True:
             with contextlib.suppress(Refused, Unknown):
                 return await register.put(new)
@@ -151,6 +155,29 @@ async def test_refused_put_makes_earlier_ones_void_too(kind: str, tmp_path: Path
             assert await calm_read(other) == held, depth
 
 
+async def test_value_that_reached_one_juror_alone_is_void_after_a_refused_put(tmp_path: Path) -> None:
+    async with world_of("jury", tmp_path) as w:
+        before = value(5, alone=False)
+        mine, other = await w.member("m1"), await w.member("m2")
+        await mine.seat(before)
+        first, *rest = w.relays
+        for relay in rest:
+            relay.requests = 1  # their promises are asked for; the value does not reach them
+        with pytest.raises(Unknown):
+            await mine.put(value(6))
+        for relay in rest:
+            relay.requests, relay.kept = None, []
+        first.requests = first.replies = 0  # now it is the first that cannot be reached
+        assert await calm_put(mine, value(4)) == (False, before)
+        first.requests, first.replies, first.kept = None, None, []
+        async with asyncio.timeout(20):
+            while not all(h.ok for h in other.health(now_at())):
+                with contextlib.suppress(Refused):
+                    assert await other.read() == before
+                await asyncio.sleep(0.02)
+        assert await other.read() == before
+
+
 async def test_what_was_stored_survives_the_death_of_the_backend(kind: str, tmp_path: Path) -> None:
     async with world_of(kind, tmp_path) as w:
         mine = await w.member("m1")
@@ -239,7 +266,7 @@ async def test_juror_restored_from_an_old_copy_is_noticed_and_not_counted(tmp_pa
         await jurors.stop("j1")
         jurors.file("j1").write_bytes(old)
         jurors.start("j1")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while "old copy" not in mine.health(now_at())[0].error:
                 with contextlib.suppress(Refused):
                     assert await mine.read() == value(2)
@@ -262,3 +289,30 @@ async def test_etcd_that_refuses_us_is_said_to(what: str, tmp_path: Path) -> Non
             await cell.get(deadline_s=2)
         assert cell.parts()[0][2]
         cell.close()
+
+
+async def test_etcd_member_that_hangs_costs_a_moment_and_a_lost_majority_costs_the_vote(tmp_path: Path) -> None:
+    async with register_kinds.etcd_of_three(tmp_path) as (cell, members):
+        seat = Seat(PAIR, "s", 1)
+        mine = CellRegister(cell, kind="etcd", seat=seat, me="m1", memory=Memory(), read_s=4, put_s=4)
+        await mine.seat(value(1))
+        await cell.warm()
+        assert [h.ok for h in mine.health(now_at())] == [True] * 3
+        asked = max(cell.parts(), key=lambda part: part[1] or 0)[0]
+        hanging = int(asked.rpartition(":")[2])
+        members[hanging].send_signal(signal.SIGSTOP)
+        try:
+            assert (await calm_put(mine, value(2)))[0]  # the leader may be the one that hangs: then others elect one
+            assert [h.error for h in mine.health(now_at()) if h.name == asked] != [""]
+            began = now_at()
+            assert (await mine.put(value(3)))[0]
+            assert now_at() - began < 550_000_000, "the one that hangs is not asked first again"
+            second = next(port for port in members if port != hanging)
+            members[second].kill()
+            with pytest.raises((Refused, Unknown)):
+                await mine.put(value(4))
+        finally:
+            members[hanging].send_signal(signal.SIGCONT)
+        held = await calm_read(mine)
+        assert held in (value(3), value(4))
+        assert await calm_put(mine, value(5)) == (True, value(5))
