@@ -71,6 +71,7 @@ def test_power_device_is_proved_on_the_standby_and_the_pair_is_paired_again(guar
     done = primary.run(command, deadline_s=120)
     print(done.stdout, done.stderr)
     assert "powered" in done.stdout and "off in" in done.stdout
+    assert "has not gone on" not in done.stderr
     assert standby.status()["boots"] == boots + 1, "one power cycle, not two"
     wait_protected(guarded, deadline_s=120)
     assert guarded.resolve("primary") == primary.name
