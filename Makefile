@@ -94,13 +94,17 @@ demo: $(READY)
 
 .PHONY: bench
 bench: $(READY)
-	@for bench in $(filter-out tests/bench/failover.py tests/bench/faults.py,$(wildcard tests/bench/*.py)); do
+	@for bench in $(filter-out tests/bench/failover.py tests/bench/faults.py tests/bench/calm.py,$(wildcard tests/bench/*.py)); do
 	    $(BIN)/python $$bench
 	done
 
 .PHONY: bench-failover
 bench-failover: $(READY)
 	@$(BIN)/python tests/bench/failover.py $(ARGS)
+
+.PHONY: bench-calm
+bench-calm: $(READY)
+	@$(BIN)/python tests/bench/calm.py $(ARGS)
 
 .PHONY: faults
 faults: $(READY)

@@ -40,6 +40,11 @@ def power_off(lab: Lab) -> int:
     return int(lab.fault("power-cut", "primary")["at"])
 
 
+def hang(lab: Lab) -> int:
+    """The whole host stands still, its kernel too: nothing answers. It is fenced, and comes back by that."""
+    return int(lab.fault("kernel-hang", "primary")["at"])
+
+
 def standby_power_off(lab: Lab) -> int:
     return int(lab.fault("power-cut", "standby")["at"])
 
@@ -61,6 +66,7 @@ def switchover(lab: Lab) -> int:
 
 FIGURES: dict[str, Break] = {
     "power_off": power_off,
+    "hang": hang,
     "controller_kill": controller_kill,
     "postgres_kill": postgres_kill,
     "switchover": switchover,
@@ -130,7 +136,7 @@ def figure(lab: Lab, name: str, n: int, profile: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=20, help="rounds of power_off")
+    parser.add_argument("--n", type=int, default=20, help="rounds of power_off and hang")
     parser.add_argument("--few", type=int, default=8, help="rounds of the other figures")
     parser.add_argument("--profile", default="default")
     parser.add_argument("--only", default=",".join(FIGURES))
@@ -140,7 +146,7 @@ def main() -> None:
         lab.up(owner_pid=os.getpid(), say=say)
         form_pair(lab, profile=a.profile, say=say)
         for name in a.only.split(","):
-            print(json.dumps(figure(lab, name, a.n if name == "power_off" else a.few, a.profile)), flush=True)
+            print(json.dumps(figure(lab, name, a.n if name in ("power_off", "hang") else a.few, a.profile)), flush=True)
     finally:
         lab.down(say=say, keep_logs=True)
 
