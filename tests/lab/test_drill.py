@@ -30,7 +30,7 @@ def test_drill_on_a_member_passes_and_explains_itself(pair: Lab, name: str) -> N
     done = host.run([PROGRAM, "drill", name, "--yes", "--json"], check=False, deadline_s=400)
     found = result(done.stdout, done.stderr)
     assert done.returncode == 0 and found["passed"], found["problems"]
-    assert found["written"] > 50 and found["lost"] == found["twice"] == 0
+    assert found["written"] > 20 and found["lost"] == found["twice"] == 0
     assert found["story"] and found["primary_before"] == before["primary"]
     if name in ("database-kill", "switchover"):
         assert found["primary_after"] != found["primary_before"] and {s["name"] for s in found["switch"]} >= {

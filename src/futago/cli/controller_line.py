@@ -118,19 +118,25 @@ def converse(request: Answer, *, deadline_s: float) -> Iterator[Answer]:
                 hint="Run this as root.",
                 code="cli.permission",
             ) from e
+        yield from _answers(s, request, deadline_s=deadline_s, end=end)
+
+
+def _answers(s: socket.socket, request: Answer, *, deadline_s: float, end: float) -> Iterator[Answer]:
+    try:
         s.sendall(json.dumps(request).encode() + b"\n")
         with s.makefile("rb") as f:
             while True:
                 s.settimeout(max(0.05, end - time.monotonic()))
-                try:
-                    line = f.readline(LINE_BYTES_MAX)
-                except TimeoutError as e:
-                    raise Unknown(
-                        f"the controller has not finished within {deadline_s:.0f} s; it may still do so: see `futago status`"
-                    ) from e
+                line = f.readline(LINE_BYTES_MAX)
                 if not line:
                     return
                 answer: Answer = json.loads(line)
                 yield answer
                 if "ok" in answer:
                     return
+    except TimeoutError as e:
+        raise Unknown(
+            f"the controller has not finished within {deadline_s:.0f} s; it may still do so: see `futago status`"
+        ) from e
+    except OSError as e:  # it died: whoever waits for the end of an order learns that it is not known
+        raise Unknown(f"the controller ended in the middle of `{request['op']}`: {e}") from e

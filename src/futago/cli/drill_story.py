@@ -109,9 +109,10 @@ def story(lines: Iterable[Line], *, injected_utc: datetime) -> list[Told]:
 
 
 def switch_steps(pair: Line, *, epoch_before: int) -> list[tuple[str, float, str]]:
-    """Return the steps of the switch that happened in the drill, as the new primary measured them: name, ms, text."""
+    """Return the steps of the switch that happened in the drill, as the new primary measured them: name, ms, text. Empty
+    if nobody else serves."""
     switch = pair.get("last_switch") or {}
-    if int(switch.get("epoch") or 0) <= epoch_before:
+    if int(switch.get("epoch") or 0) <= epoch_before or switch.get("kind") == "solo":
         return []
     return [(s["name"], float(s["ms"]), STEPS.get(s["name"], s["name"])) for s in switch.get("steps", [])]
 

@@ -75,10 +75,12 @@ def test_story_is_told_in_order_without_what_was_before_and_without_repetitions(
 
 
 def test_switch_of_an_earlier_day_is_not_told() -> None:
-    pair = {"last_switch": {"epoch": 7, "steps": [{"name": "won", "ms": 12.5}]}}
+    pair: dict[str, dict[str, object]] = {"last_switch": {"epoch": 7, "steps": [{"name": "won", "ms": 12.5}]}}
     assert drill_story.switch_steps(pair, epoch_before=7) == []
     assert drill_story.switch_steps(pair, epoch_before=6)[0][:2] == ("won", 12.5)
     assert drill_story.switch_steps({"last_switch": None}, epoch_before=1) == []
+    pair["last_switch"]["kind"] = "solo"
+    assert drill_story.switch_steps(pair, epoch_before=6) == []
 
 
 def test_every_drill_says_what_it_does_and_what_should_happen(capsys: pytest.CaptureFixture[str]) -> None:
