@@ -200,8 +200,6 @@ class Jury:
                 except TimeoutError:
                     continue
         self._highest = max(self._highest, proposal.highest, proposal.ballot)
-        for name, why in proposal.heard.items():
-            self._messengers[name].error = why
         return proposal
 
     def _post(self, messenger: _Messenger, hearing: _Hearing, request: Request) -> None:
@@ -240,8 +238,9 @@ class Jury:
                 if not messenger.outstanding or isinstance(reply, Identified):
                     raise RemoteProtocolFault("an answer that nobody asked for")
                 hearing, _since = messenger.outstanding.popleft()
-                messenger.ok_at, messenger.error = now_at(), ""
-                hearing.receive(messenger.juror.name, self._believed(messenger.juror, reply))
+                reply = self._believed(messenger.juror, reply)
+                messenger.ok_at, messenger.error = now_at(), _trouble(reply)
+                hearing.receive(messenger.juror.name, reply)
         finally:
             messenger.stream = None
             messenger.outstanding.clear()
@@ -254,6 +253,11 @@ class Jury:
             return reply
         self._log.error("jury.juror-went-back", juror=juror.name, promised=repr(rank))
         return Reject(serial=reply.serial, reason=RejectReason.WENT_BACK)
+
+
+def _trouble(reply: Reply) -> str:
+    """Return why the juror does not take part; empty if it does. Told by every reply, also one that came too late."""
+    return reply.reason.value if isinstance(reply, Reject) and reply.reason is not RejectReason.BALLOT else ""
 
 
 def _rank(reply: Reply) -> Ballot | None:
