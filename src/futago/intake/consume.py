@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import msgspec
 
 from futago.intake import store as rows
 from futago.intake import syslog
+from futago.intake.addresses import address_text
 from futago.intake.merge import WINDOW_NS, Copies, Merger
 from futago.intake.model import Mark, Protocol, Record
 from futago.intake.normalise import copies_of
@@ -409,22 +409,3 @@ class ConsumeEngine:
                     await reader.readline()
                 finally:
                     writer.close()
-
-
-_addresses: dict[bytes, str] = {}
-_ADDRESSES_MAX = 20_000
-_MAPPED = bytes(10) + b"\xff\xff"
-
-
-def address_text(source: bytes) -> str:
-    """Return an address as PostgreSQL's host() writes it."""
-    known = _addresses.get(source)
-    if known is None:
-        if len(_addresses) >= _ADDRESSES_MAX:
-            _addresses.clear()
-        is_mapped = source.startswith(_MAPPED)
-        known = (
-            socket.inet_ntop(socket.AF_INET, source[12:]) if is_mapped else socket.inet_ntop(socket.AF_INET6, source)
-        )
-        _addresses[source] = known
-    return known

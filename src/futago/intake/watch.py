@@ -1,0 +1,95 @@
+"""The messages that both members receive, as they come: for people who look on. Reads the journals, changes nothing.
+
+Each message is shown once though both members have it: the same merge as the engine's, but of the present only and kept
+in memory. So it works on either member, whatever its role and the database do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from futago.intake import syslog
+from futago.intake.addresses import address_text
+from futago.intake.journal import folders, tail
+from futago.intake.merge import LATE, RECENT, Merger
+from futago.intake.model import Mark, Protocol, Record
+from futago.intake.normalise import copies_of
+from futago.intake.options import Snmp
+from futago.intake.reader import JournalReader
+from futago.intake.traps import TrapCounters, TrapReader
+
+TAIL_BYTES = 1 << 20  # of each journal, to begin with
+WAITING_MAX = 50_000  # copies that wait for their twin; of more, some are shown twice
+_ALL = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One message. `member`: whose journal had it first. `at_ns`: wall time of receipt."""
+
+    at_ns: int
+    member: str
+    source: str
+    protocol: Protocol
+    text: str
+
+
+class Watch:
+    """Follows both journals of this machine.
+
+    Args:
+        journals: member -> its journal here; one may be missing yet.
+        snmp: communities and users, to read traps.
+    """
+
+    def __init__(self, journals: dict[str, Path], snmp: Snmp) -> None:
+        self._traps = TrapReader(snmp, TrapCounters())
+        names = [*journals, ""]
+        self._merger = Merger((names[0], names[1]), limits={RECENT: WAITING_MAX, LATE: WAITING_MAX})
+        self._readers = {member: JournalReader(root, _recent(root)) for member, root in journals.items()}
+
+    def poll(self) -> list[Shown]:
+        """Return what is new, in the order of receipt; the first time what the journals end with."""
+        found: list[Shown] = []
+        for member, reader in self._readers.items():
+            while (read := reader.read()) is not None:
+                found += self._shown(member, read.incarnation.zero_ns, read.records)
+        return sorted(found, key=lambda shown: shown.at_ns)
+
+    def close(self) -> None:
+        """Give the files back."""
+        for reader in self._readers.values():
+            reader.close()
+
+    def _shown(self, member: str, zero_ns: int, records: list[Record]) -> list[Shown]:
+        timelines, merger = self._merger.timelines, self._merger
+        for record in records:
+            if record.protocol == Protocol.CONTROL:
+                with contextlib.suppress(msgspec.MsgspecError):
+                    mark = msgspec.msgpack.decode(record.data, type=Mark)
+                    timelines.learn(member, zero_ns, merger.other(member), mark)
+        messages = [record for record in records if record.protocol != Protocol.CONTROL]
+        shift_ns, ahead_ns = timelines.shift(member, zero_ns), timelines.wall_ahead(member, zero_ns)
+        effects = merger.feed(member, copies_of(messages, shift_ns=shift_ns, trap_content=self._traps.content))
+        if records:
+            merger.pass_time(member, records[-1].time_ns - shift_ns)
+        return [self._line(member, messages[place], ahead_ns) for place in effects]
+
+    def _line(self, member: str, record: Record, ahead_ns: int) -> Shown:
+        is_snmp = record.protocol == Protocol.SNMP_UDP
+        text = self._traps.text(record) if is_snmp else syslog.text_of(record.data)
+        at_ns = record.time_ns + ahead_ns
+        return Shown(at_ns, member, address_text(record.source), Protocol(record.protocol), text)
+
+
+def _recent(root: Path) -> dict[str, int]:
+    """Return positions a little before the end of a journal."""
+    after: dict[str, int] = {folder.id: _ALL for folder in folders(root)}
+    incarnation, records = tail(root, bytes_max=TAIL_BYTES)
+    if incarnation:
+        after[incarnation] = records[0].sequence - 1 if records else 0
+    return after
