@@ -109,8 +109,20 @@ async def test_second_device_confirms_where_the_first_one_is_dead(bmc: Bmc) -> N
     assert await levels.power() is Power.ON
     await levels.off()
     assert bmc.power == "0" and levels.cut_by == f"ipmi {bmc.address}"
+    began = time.monotonic()
     await levels.on()
-    assert bmc.power == "1"
+    assert bmc.power == "1" and time.monotonic() - began < 1.8, "the dead one does not hold it up"
+
+
+async def test_device_that_cut_the_power_must_bring_it_back(bmc: Bmc, tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+    with running_bmc(tmp_path / "second") as second:
+        levels = open_levels([bmc.settings(deadline_s=1.0), second.settings()])
+        await levels.off()
+        assert (bmc.power, second.power) == ("0", "1")
+        bmc.stick()
+        with pytest.raises(Unknown, match="did not confirm on"):
+            await levels.on()
 
 
 async def test_second_device_is_tried_where_the_first_one_takes_the_order_and_does_nothing(

@@ -1,12 +1,13 @@
 """Several devices of one member, in order: first this, then that.
 
-The idea: keys on a ring. The first one that turns opens the door, and the one that locked it is tried first when it is
-to be opened again. A device that says neither yes nor no may still act later; that is harmless in the direction of off,
+The idea: keys on a ring. The first one that turns locks the door, and that one must turn again when it is to be opened.
+A device that says neither yes nor no may still act later; that is harmless in the direction of off,
 which is wanted, and the only one that is tried further.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from futago.cluster.fence import Power
@@ -67,24 +68,22 @@ class Levels:
         raise _sum(faults)
 
     async def on(self) -> None:
-        """Power on: by the device that cut the power, then by every other that says off (behind a socket that is on
-        again there may be a machine that waits for its button).
+        """Power on by all devices at once, which each order nothing if the machine is on already: behind a socket that is
+        on again there may be a machine that waits for its button.
 
         Raises:
-            Refused, Unknown: no device confirmed that it is on, or one that should be on did not come on.
+            Refused, Unknown: the device that cut the power does not confirm, or none does.
         """
+        results = await asyncio.gather(*(device.on() for device in self.devices), return_exceptions=True)
         faults: list[WorldFault] = []
-        has_confirmed = False
-        for device in sorted(self.devices, key=lambda d: d is not self._cut_by):
-            try:
-                await device.on()
-            except WorldFault as e:
-                faults.append(e)
+        for device, result in zip(self.devices, results, strict=True):
+            if isinstance(result, WorldFault):
+                faults.append(result)
                 if device is self._cut_by:
-                    raise
-            else:
-                has_confirmed = True
-        if not has_confirmed:
+                    raise result
+            elif result is not None:
+                raise result
+        if len(faults) == len(self.devices):
             raise _sum(faults)
 
 
