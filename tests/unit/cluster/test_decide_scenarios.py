@@ -537,6 +537,12 @@ def test_peer_is_added_in_order_enforce_barrier_own_disk_register() -> None:
     assert not d.is_protected and any("third vote" in n for n in d.notes)
 
 
+def test_floor_of_the_pair_is_what_the_peer_has_confirmed() -> None:
+    """A commit under way is not acknowledged; were it in the floor, the peer could not take over if this member died now."""
+    proved = replace(BACK.pg, enforced=True, barrier_epoch=Epoch(6), flush=Lsn(230))
+    expect(do(BACK, pg=proved), "T5.publish", PersistView(view(7, A, A, B, floor=200)))
+
+
 def test_peer_that_stalls_before_it_is_added_is_not_waited_for() -> None:
     stalled = replace(BACK.pg, enforced=True, unconfirmed_since=At(NOW - 3 * S))
     expect(do(BACK, pg=stalled), "S7.unenforce", Enforce(on=False))

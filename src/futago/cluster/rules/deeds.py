@@ -12,6 +12,7 @@ from futago.cluster.model import (
     Gate,
     HoldAddress,
     KillPg,
+    Lsn,
     PersistView,
     PgState,
     ReadRegister,
@@ -96,8 +97,10 @@ def promise_blank(s: Situation) -> Actions:
 
 
 def publish(s: Situation) -> Actions:
+    """The pair, durable. Nothing beyond what the peer has confirmed was acknowledged, and it may not have more yet."""
+    floor = Lsn(min(s.pg.flush, s.pg.peer_flush))
     both = frozenset((s.cfg.me, s.cfg.peer))
-    return (PersistView(view=View(epoch=Epoch(s.epoch + 1), primary=s.cfg.me, insync=both, floor=s.pg.flush)),)
+    return (PersistView(view=View(epoch=Epoch(s.epoch + 1), primary=s.cfg.me, insync=both, floor=floor)),)
 
 
 def enforce_shut(s: Situation) -> Actions:
