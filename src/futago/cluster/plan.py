@@ -120,7 +120,8 @@ def _silent(status: Json, own: Report, *, wrong: list[str], checks: list[Check])
     """The other member cannot be asked: power it on if that is possible, and wait for its first word."""
     peer = next(m["name"] for m in status["members"] if m["name"] != own.member)
     primary = str(status["primary"] or "")
-    device = next((f for f in status["fences"] if f["member"] == peer), None)
+    devices = sorted((f for f in status["fences"] if f["member"] == peer), key=lambda f: not f["ok"])
+    device = devices[0] if devices else None
     steps: list[Step] = []
     repair = ""
     if device is not None and device["ok"]:

@@ -32,6 +32,7 @@ from futago.runtime.faults import FutagoFault, OperatorFault, Refused, Unknown, 
 from futago.runtime.log import Log
 
 PROGRESS_S = 0.5
+REPEAT = 30 * S  # the same word again, so that whoever listens knows that somebody is there
 PATIENCE_S = 300.0  # a server's firmware takes minutes before its first program runs
 FAILURES_MAX = 3  # of the ladder, until a person is asked
 ASK_S_MAX = 1.0
@@ -110,11 +111,11 @@ class Recovery:
 
     async def follow(self, say: Say, *, patience_s: float = PATIENCE_S) -> Message:
         """Begin or join, and tell what happens until the end. Raises FutagoFault as the recovery ended."""
-        task, said = self.begin(patience_s=patience_s), ""
+        task, said, said_at = self.begin(patience_s=patience_s), "", 0
         while not task.done():
             now = self._now()
-            if now != said:
-                said = now
+            if now != said or now_at() - said_at > REPEAT:
+                said, said_at = now, now_at()
                 await say(now)
             await asyncio.wait([task], timeout=PROGRESS_S)
         return task.result()
