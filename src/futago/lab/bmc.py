@@ -1,4 +1,4 @@
-"""A member's BMC: real services (`ipmi_sim`, `sushy-emulator`) in a network namespace of its own, whose power control acts
+"""A member's BMC: real services (`ipmi_sim`, `sushy-emulator`, `moto`) in a network namespace of its own, whose power control acts
 on the lab host through the daemon.
 
 It has a power supply of its own, so it lives on when its host is cut. Its own troubles: it hangs (all of it, or one
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from futago.lab import machine, network, redfish
-from futago.lab.fencing import IPMI
+from futago.lab.fencing import AWS, IPMI
 from futago.lab.machine import Cgroup
 from futago.lab.places import SOURCE
 from futago.lab.topology import BMC_USER, Network, bmc_address, bmc_number, link
@@ -60,7 +60,7 @@ class Bmc:
         home: its folder.
         cgroup: its cgroup.
         control_socket: the daemon's socket, for the power control.
-        services: what it offers, of IPMI and REDFISH.
+        services: what it offers, of IPMI, REDFISH and AWS.
     """
 
     def __init__(
@@ -104,6 +104,9 @@ class Bmc:
                 str(self.home / "state"),
             ]
             return ["ipmi_sim", *files, "-n"]
+        if service == AWS:
+            words = [str(self.home), bmc_address(self.member), str(self.home / "control"), self.member]
+            return [sys.executable, "-m", "futago.lab.aws", *words]
         words = [str(self.home), bmc_address(self.member), str(redfish.PORT), str(self.home / "control"), self.member]
         return [sys.executable, "-m", "futago.lab.redfish", *words]
 

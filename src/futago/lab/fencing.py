@@ -1,7 +1,7 @@
 """What fences the members of a lab: which services a BMC must offer for a kind of device, and what an operator writes and
 puts on the hosts to use it.
 
-Every kind really switches the power of a lab host: ipmi_sim and sushy-emulator both act through the lab's daemon; the
+Every kind really switches the power of a lab host: ipmi_sim, sushy-emulator and moto all act through the lab's daemon; the
 agent is Debian's fence_ipmilan, unpacked into the hosts; the command is a shell script around curl.
 """
 
@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+import time
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from futago.lab import redfish
+from futago.lab import aws, redfish
 from futago.lab.topology import BMC_USER, bmc_address
-from futago.runtime.faults import OperatorFault
+from futago.runtime.faults import OperatorFault, Unknown
 
 if TYPE_CHECKING:
     from futago.lab.lab import Lab, LabHost
 
-IPMI, REDFISH = "ipmi", "redfish"
-SERVICES = {"ipmi": IPMI, "agent": IPMI, "redfish": REDFISH, "command": REDFISH}
+IPMI, REDFISH, AWS = "ipmi", "redfish", "aws"
+SERVICES = {"ipmi": IPMI, "agent": IPMI, "redfish": REDFISH, "command": REDFISH, "aws": AWS}
 """Kind of device -> the service of a BMC that it speaks to."""
 PASSWORD = "/root/fence.password"  # noqa: S105  a file's name
 COMMAND = "/usr/local/sbin/lab-power"
+CLOUD_S_MAX = 40.0
 
 _COMMAND = """#!/bin/sh
 # lab-power status|off|on ADDRESS USER: switches a machine by the Redfish service at ADDRESS. An example of a program for
@@ -73,7 +76,21 @@ def word(lab: Lab, kind: str, member: str) -> str:
             return f"agent://{account}/fence_ipmilan?lanplus=1&cipher=3&power_wait=0"
         case "command":
             return f"command://{account}{COMMAND}"
+        case "aws":
+            where = quote(aws.endpoint(bmc_address(member)), safe="")
+            return f"aws://{BMC_USER}@{_instance(lab, member)}?region={aws.REGION}&endpoint={where}"
     return f"ipmi://{account}"
+
+
+def _instance(lab: Lab, member: str) -> str:
+    """Return the id of a member's instance; the cloud takes some seconds to answer for the first time."""
+    file = aws.instance(lab.places.bmc(member))
+    end = time.monotonic() + CLOUD_S_MAX
+    while not file.exists():
+        if time.monotonic() > end:
+            raise Unknown(f"the cloud of {member} does not answer: see {file.parent / 'aws.log'}")
+        time.sleep(0.1)
+    return file.read_text(encoding="ascii").strip()
 
 
 def fingerprint(lab: Lab, member: str) -> str:
