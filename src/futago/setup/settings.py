@@ -85,6 +85,11 @@ class PairSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(a.partition("/")[0] for a in (self.floating_ip, *self.floating_more) if a)
 
     @property
+    def has_address(self) -> bool:
+        """Is there anything that moves to the serving member?"""
+        return bool(self.floating_ip) or self.address is not None
+
+    @property
     def on_subnet(self) -> tuple[str, ...]:
         """The floating addresses, with prefix length, that must lie in the service network for the way they move."""
         is_local = self.address is None or self.address.kind in ("netlink", "aws-secondary")
