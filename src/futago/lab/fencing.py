@@ -78,7 +78,7 @@ def word(lab: Lab, kind: str, member: str) -> str:
             return f"command://{account}{COMMAND}"
         case "aws":
             where = quote(aws.endpoint(bmc_address(member)), safe="")
-            return f"aws://{BMC_USER}@{_instance(lab, member)}?region={aws.REGION}&endpoint={where}"
+            return f"aws://{BMC_USER}@{_instance(lab, member)}?region={aws.REGION}&endpoint={where}&deadline=60"
     return f"ipmi://{account}"
 
 

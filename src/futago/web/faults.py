@@ -88,7 +88,11 @@ def body_of(fault: FutagoFault) -> ErrorBody:
         case OperatorFault():
             return ErrorBody(error=fault.what, hint=fault.hint, code=fault.code)
         case NotServing():
-            hint = f"Ask {fault.primary}, or the floating address, if there is one." if fault.primary else "Try again in a second."
+            hint = (
+                f"Ask {fault.primary}, or the floating address, if there is one."
+                if fault.primary
+                else "Try again in a second."
+            )
             return ErrorBody(
                 error=str(fault),
                 hint=hint,
