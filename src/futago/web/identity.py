@@ -203,7 +203,10 @@ class Identity:
 
 def address_of(request: Request) -> str | None:
     """Return the address of whoever connected; None where there is none (a local socket)."""
-    return request.client.host if request.client else None
+    if request.client is None:
+        return None
+    host = request.client.host
+    return host.removeprefix("::ffff:") if "." in host else host  # IPv4 by a socket that takes both
 
 
 def set_cookie(response: Response, opened: Opened) -> None:
