@@ -22,10 +22,11 @@ from futago.link.frames import FrameStream
 from futago.runtime.clock import now_utc
 from futago.runtime.faults import OperatorFault, Refused, RemoteProtocolFault
 from futago.runtime.log import Log
-from futago.setup import authority, conversation, files, lines, paths, settings, token
+from futago.setup import authority, conversation, files, join, lines, paths, settings, token
 from futago.setup.admission import Admission
 from futago.setup.model import CaAnswer, Enroll, EnrollAnswer, Hello, HelloAnswer, Join, JoinAnswer, Refusal
 from futago.setup.settings import FenceDevice, MemberSettings, Settings
+from futago.setup.thirdvote import ThirdVote
 from futago.setup.token import Purpose
 
 SECOND = MemberSettings(
@@ -85,6 +86,22 @@ def test_joining_hands_over_everything_shared_and_writes_the_newcomer_down(door:
     assert answer.admin_token == paths.ADMIN_TOKEN.read_text()
     assert answer.fence_passwords == {"fence-m1.password": "calvin", "fence-m2.password": "secret2"}
     assert door.reloads == 1
+
+
+def test_the_newcomer_gets_the_files_of_the_third_vote(door: Door) -> None:
+    secret = paths.SECRETS / "vote-1a2b.password"
+    files.write(secret, "etcd's", mode=0o600)
+    vote = ThirdVote(kind="etcd", endpoints=["https://e1:2379"], user="futago", password_file=str(secret), seat="s1")
+    settled = msgspec.structs.replace(door.own, third_vote=vote, roster=3)
+    files.write(paths.SETTINGS, settings.dump(settled), mode=0o644)
+    answer = door.join()
+    assert isinstance(answer, JoinAnswer)
+    assert answer.fence_passwords["vote-1a2b.password"] == "etcd's"
+    theirs = settings.parse(answer.settings, where=paths.SETTINGS)
+    assert (theirs.third_vote, theirs.roster) == (vote, 3)
+    secret.unlink()
+    join.put_down(answer, authority.make_key())
+    assert secret.read_text() == "etcd's" and secret.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_newcomer_chooses_no_path_on_this_machine(door: Door) -> None:
