@@ -40,13 +40,15 @@ class Waiting(NamedTuple, Generic[To]):
     to: To
 
 
-def opened_inform(data: bytes) -> Opened | None:
-    """Return the INFORM in a v2c datagram; None if it is something else."""
+def answered_inform(data: bytes) -> tuple[Opened, bytes] | None:
+    """Return the INFORM in a v2c datagram and the answer to it; None if it is something else, or cannot be read."""
     try:
         opened = snmp.open_plain(data)
+        if opened.version != VERSION_2C or opened.tag != INFORM:
+            return None
+        return opened, snmp.response(opened)
     except Corrupt:
         return None
-    return opened if opened.version == VERSION_2C and opened.tag == INFORM else None
 
 
 def wants_answer_v3(data: bytes) -> bool:
@@ -115,6 +117,6 @@ class Informs(Generic[To]):
 
 def v2_key(record: Record) -> Key | None:
     """Return the key of a journal's record if it is a v2c INFORM."""
-    if opened_inform(record.data) is None:
+    if answered_inform(record.data) is None:
         return None
     return key_of(record.source, record.port, record.data)

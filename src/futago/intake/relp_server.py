@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import sys
+import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 
@@ -16,7 +16,8 @@ from futago.intake.relp import Memory, RelpFrame, RelpFraming, Repetitions, Sent
 from futago.runtime.faults import RemoteProtocolFault
 
 UNACKNOWLEDGED_MAX = 2048  # frames of one connection; a client that sends more waits
-_SIOCOUTQ = 0x5411  # bytes that the other side's kernel has not confirmed
+SILENCE_MS = 1000  # nothing came for so long, although something of ours waits to be confirmed
+_TCP_INFO = struct.Struct("=24xI24xII")  # tcpi_unacked, tcpi_last_data_recv, tcpi_last_ack_recv
 REMEMBERED_NS = 120 * 1_000_000_000  # records of the tail that may be repeated after a restart
 
 
@@ -116,10 +117,11 @@ class RelpConnection(asyncio.Protocol):
         if source != self._source or self.transport is None:
             return False
         try:
-            waiting = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), _SIOCOUTQ, bytes(4))
+            info = self.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
         except (OSError, AttributeError):
             return False
-        return int.from_bytes(waiting, sys.byteorder) > 0
+        unconfirmed, last_data_ms, last_confirmed_ms = _TCP_INFO.unpack_from(info)
+        return bool(unconfirmed) and min(last_data_ms, last_confirmed_ms) > SILENCE_MS
 
     def supersede(self) -> None:
         """The sender has begun anew elsewhere."""

@@ -6,7 +6,10 @@ A change takes effect on new connections; those that are open stay. What cannot 
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from futago.intake.options import Options, SyslogTls
 
 BACKLOG = 1024
 HANDSHAKE_S_MAX = 10.0
+REBIND_S_MAX = 1.0
 
 
 def tls_context(wanted: SyslogTls, *, cert: Path, key: Path) -> ssl.SSLContext:
@@ -77,10 +81,8 @@ class OptionServers:
 
     async def _serve(self, port: int, make: Callable[[], asyncio.BaseProtocol], context: ssl.SSLContext | None) -> None:
         for host in self._hosts:
-            try:
-                sock = tcp_socket(host, port)
-            except OSError as e:
-                self.faults.append(f"tcp {host} {port}: {e.strerror}")
+            sock = await self._bound(host, port)
+            if sock is None:
                 continue
             handshake_s = HANDSHAKE_S_MAX if context is not None else None
             self._servers.append(
@@ -88,6 +90,18 @@ class OptionServers:
                     make, sock=sock, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=handshake_s
                 )
             )
+
+    async def _bound(self, host: str, port: int) -> socket.socket | None:
+        """Return a bound socket; the one that we have just closed may take a moment to let its port go."""
+        until = time.monotonic() + REBIND_S_MAX
+        while True:
+            try:
+                return tcp_socket(host, port)
+            except OSError as e:
+                if e.errno != errno.EADDRINUSE or time.monotonic() > until:
+                    self.faults.append(f"tcp {host} {port}: {e.strerror}")
+                    return None
+            await asyncio.sleep(0.02)
 
     def close(self) -> None:
         """Listen no more; what is connected stays."""

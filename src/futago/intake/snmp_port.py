@@ -13,12 +13,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from futago.intake.informs import Informs, Place, key_of, opened_inform, v2_key, wants_answer_v3
+from futago.intake.informs import Informs, Place, answered_inform, key_of, v2_key, wants_answer_v3
 from futago.intake.listen import DRAIN_MAX, Addresses, Counters, UdpPort, stamp_of
 from futago.intake.model import Position, Protocol, Record
 from futago.intake.options import OptionsWatch
 from futago.intake.own import OwnJournal
-from futago.intake.snmp import response
 from futago.intake.usm_desk import Answer, UsmDesk
 
 _IP_PKTINFO = 8
@@ -75,11 +74,12 @@ class InformDesk:
 
     def take(self, came: Datagram, time_ns: int) -> None:
         """Take one datagram of the SNMP port."""
-        inform = opened_inform(came.data)
+        inform = answered_inform(came.data)
         if inform is not None:
+            opened, reply = inform
             communities = self._watch.current.snmp.communities
-            if communities is None or inform.sender.decode("utf-8", "replace") in communities:
-                self._inform(came, came.data, response(inform), time_ns)
+            if communities is None or opened.sender.decode("utf-8", "replace") in communities:
+                self._inform(came, came.data, reply, time_ns)
                 return
         elif self.usm.is_wanted and wants_answer_v3(came.data):
             self.usm.ask(came.data, partial(self._answered, came))

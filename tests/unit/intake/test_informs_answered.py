@@ -236,6 +236,20 @@ class Relay:
         self._back.close()
 
 
+def test_a_malformed_inform_is_recorded_and_stops_nothing(pair_with_users: Pair) -> None:
+    one, _ = pair_with_users
+    good = encoded([]).replace(b"\xa7", b"\xa6", 1)
+    at = good.index(b"public") + 6
+    bad = [good[: at + 2] + b"\x05" + good[at + 3 :], good[:-1], good.replace(b"\x06\x08", b"\x07\x08", 1)]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.settimeout(5)
+        for data in bad:
+            s.sendto(data, ("127.0.0.1", one.snmp_udp))
+        s.sendto(good, ("127.0.0.1", one.snmp_udp))
+        assert s.recv(65536) == good.replace(b"\xa6", b"\xa2", 1)
+    assert [r.data for r in one.own()] == [*bad, good]
+
+
 def test_the_answer_leaves_from_the_address_that_was_asked(tmp_path: Path, pki: Path) -> None:
     """A receiver that listens everywhere, asked at two of its addresses, IPv4 and IPv6."""
     one, _ = make_pair(tmp_path, pki)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import ssl
@@ -170,6 +171,41 @@ def test_a_relp_client_of_our_own_says_open_and_close_and_is_told_of_unknown_com
         s.sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert s.recv(100) == b""
     assert one.status()["counters"]["relp_faults"] == 1
+
+
+def test_two_connections_of_one_sender_leave_each_other_alone(served: tuple[Pair, dict[str, int]]) -> None:
+    (one, _), ports = served
+    clients = [socket.create_connection(("127.0.0.1", ports["relp"]), timeout=5) for _ in range(3)]
+    for turn in range(20):
+        for n, client in enumerate(clients):
+            client.sendall(b"%d syslog 9 <13>a%04d\n" % (turn + 1, 100 * n + turn))
+        if turn == 10:
+            clients.append(socket.create_connection(("127.0.0.1", ports["relp"]), timeout=5))
+    one.wait(lambda s: s["counters"]["relp_acknowledged"] == 20 * 3 + 9)
+    for client in clients:
+        client.sendall(b"99 close 0\n")
+        client.close()
+    assert one.status()["counters"]["relp_repeated"] == 0
+
+
+def test_a_change_of_names_takes_effect_on_the_same_port(
+    served: tuple[Pair, dict[str, int]], pki: Path, senders_pki: Path
+) -> None:
+    (one, _), ports = served
+    ca = senders_pki / "ca.crt"
+    one.write_options(f'[syslog_tls]\nport = {ports["tls"]}\nclient_ca = "{ca}"\nclients = ["web2"]\n')
+    until = time.monotonic() + 10
+    while one.status()["counters"]["syslog_tls"] == 0:
+        assert time.monotonic() < until
+        with (
+            contextlib.suppress(OSError),
+            sender_context(pki, senders_pki, "web2").wrap_socket(
+                socket.create_connection(("127.0.0.1", ports["tls"]), timeout=5)
+            ) as s,
+        ):
+            s.sendall(b"<13>of web2\n")
+        time.sleep(0.1)
+    assert one.status()["unbound"] == []
 
 
 def test_options_take_effect_without_a_restart(served: tuple[Pair, dict[str, int]]) -> None:
