@@ -12,7 +12,7 @@ import ssl
 import sys
 import time
 
-BATCH = 250
+BATCH = 60  # the kernel takes 64 segments at once
 SIZE = 200
 _UDP_SEGMENT = 103
 _DIGITS = 10
