@@ -108,14 +108,17 @@ class Asking:
 
     def begin(self, *, may_hurry: bool) -> None:
         """Send the first requests; the short way if it may and can be taken."""
-        if may_hurry and self._network.is_calm and all(j.is_quick for j in self._jurors.values()):
+        if may_hurry and self._is_clear():
             self._engine.after(self._engine.between(MS, 3 * MS), self._read_at_once)
         else:
             self.pump()
 
+    def _is_clear(self) -> bool:
+        return all(j.is_quick for j in self._jurors.values()) and self._network.is_clear(self._who, self._jurors)
+
     def _read_at_once(self) -> None:
         p, now = self._proposal, self._engine.now
-        if self._network.is_calm and self._is_listening():
+        if self._is_clear() and self._is_listening():
             requests = p.messages_to_send(now)
             first = int(self._engine.chance_of() * len(requests))  # nobody is always the one that is heard last
             for name, request in requests[first:] + requests[:first]:

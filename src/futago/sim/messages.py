@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from futago.sim.world import World
 
 BATCH_BASE = 1_000_000  # numbers of the consumer's commits begin here
-TICK_NS = 150 * MS
+TICK_NS = 250 * MS
 SILENCE_NS = 3 * S // 2  # a conversation that hears nothing ends after this
 FRESH_NS = 7 * S // 10  # `complete` is as old as this at most
 AGAIN = 0.15  # share of messages with the content of an earlier one

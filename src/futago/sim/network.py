@@ -5,6 +5,8 @@ Two networks join the members (service and heartbeat); jurors, clients and fence
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from futago.sim.engine import MS, Engine
 
 SERVICE, HEARTBEAT = "service", "heartbeat"
@@ -72,6 +74,15 @@ class Network:
     def is_open_both(self, a: str, b: str, network: str = SERVICE) -> bool:
         """Tell whether a connection works."""
         return not self._cuts or ((a, b, network) not in self._cuts and (b, a, network) not in self._cuts)
+
+    def is_clear(self, who: str, others: Iterable[str]) -> bool:
+        """Tell whether nothing is wrong on the service network between one and these others."""
+        if self.is_calm:
+            return True
+        if self.loss or self.twice or self.slow_ns or self._lossy:
+            return False
+        cuts = self._cuts
+        return not any((who, o, SERVICE) in cuts or (o, who, SERVICE) in cuts for o in others)
 
     def is_joined(self, a: str, b: str) -> bool:
         """Tell whether a connection works over any network of the members."""
