@@ -11,12 +11,22 @@ import typer
 from futago.cli.remote import AsJson, Ca, Remote, Servers, TokenFile, way
 from futago.cli.tables import instant, table, took
 from futago.jobs.model import Operation
-from futago.web.model import AskedOperation, JobNets, OperationDone, SessionDetail, Sessions, Started
+from futago.web.model import (
+    AskedOperation,
+    AskedRerun,
+    JobNets,
+    OperationDone,
+    RunsAgain,
+    SessionDetail,
+    Sessions,
+    Started,
+)
 
 job_app = typer.Typer(no_args_is_help=True, help="Start job nets and look at their runs.")
 
 RunNumber = Annotated[int, typer.Argument(metavar="RUN", help="The run's number.")]
 TheJob = Annotated[str, typer.Argument(help="The job.")]
+RerunFrom = Annotated[str | None, typer.Argument(help="Begin with this job; not named: with all that failed.")]
 AnyJob = Annotated[str | None, typer.Argument(help="The job; not named: everything in the run.")]
 LOOK_S = 1.0
 OPEN_STATES = {"starting", "running"}
@@ -102,6 +112,22 @@ def show(
 ) -> None:
     """Show one run with its jobs."""
     _show(Remote(way(servers, token_file, ca)).get(f"/runs/{session_id}", SessionDetail), as_json=as_json)
+
+
+@job_app.command()
+def rerun(
+    run_number: RunNumber,
+    job: RerunFrom = None,
+    *,
+    servers: Servers = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let an ended run run again: from a job, with everything that waits for it, or from all that failed."""
+    remote = Remote(way(servers, token_file, ca))
+    again = remote.post(f"/runs/{run_number}/rerun", RunsAgain, AskedRerun(job=job))
+    print(again.model_dump_json() if as_json else f"run {run_number} has begun again with {', '.join(again.jobs)}")
 
 
 def _operate(remote: Remote, session_id: int, operation: Operation, job: str | None, *, as_json: bool) -> None:

@@ -129,8 +129,7 @@ def end_state(job: Job, event: Ended) -> JobState:
 
 def _start(tree: Tree, now: datetime) -> tuple[Transition, ...]:
     first: list[Transition] = [SessionMoved(SessionState.STARTING, SessionState.RUNNING, now)]
-    roots = (name for name, job in tree.net.jobs.items() if not job.needs)
-    return (*first, *(JobMoved(name, tree.states[name], JobState.ORDERED, now) for name in roots))
+    return (*first, *_spread(tree, {}, tree.net.jobs, now))  # in a run that begins again, some have ended
 
 
 def _end(tree: Tree, event: Ended, now: datetime) -> tuple[Transition, ...]:

@@ -16,7 +16,9 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from futago.jobs.model import JobState, Operation, SessionState
+from futago.jobs.definitions import read_net
+from futago.jobs.model import JobName, JobState, Operation, SessionState
+from futago.jobs.rerun import jobs_again
 from futago.runtime.faults import OperatorFault, Refused
 
 Connection = AsyncConnection[tuple[Any, ...]]
@@ -199,6 +201,50 @@ async def start_session(conn: Connection, net_name: str, *, trigger: str, trigge
     return (await open_session(conn, net_name, trigger=trigger, trigger_key=trigger_key)).session_id
 
 
+async def run_again(conn: Connection, session_id: int, job: str | None) -> list[str]:
+    """Begin an ended session again, from a job or from all that failed; return the jobs that run again. Each gets
+    a new attempt; the engine begins the session as it begins a new one.
+
+    Raises:
+        OperatorFault: there is no such session, it has not ended, or the point has no meaning.
+    """
+    found = await _fetch(
+        conn,
+        "SELECT s.state, d.spec FROM job_session s JOIN job_definition d USING (digest) WHERE session_id = %s FOR UPDATE OF s",
+        session_id,
+    )
+    if not found:
+        raise _no_such_run(session_id)
+    if found[0][0] in ("starting", "running"):
+        raise OperatorFault(
+            f"Run {session_id} has not ended.",
+            hint=f"Stop it first: `futago job stop {session_id}`.",
+            code="jobs.refused",
+        )
+    runs = await _runs(conn, [session_id])
+    try:
+        again = jobs_again(
+            read_net(found[0][1]), {JobName(r.job_name): r.state for r in runs}, JobName(job) if job else None
+        )
+    except ValueError as e:
+        raise OperatorFault(str(e), hint=f"See `futago job show {session_id}`.", code="jobs.refused") from e
+    await conn.execute(
+        "INSERT INTO job_run (session_id, job_name, host_name, attempt)"
+        " SELECT session_id, job_name, host_name, attempt + 1 FROM job_run WHERE run_id = ANY(%s::uuid[])",
+        ([r.run_id for r in runs if r.job_name in again],),
+    )
+    await conn.execute(
+        "UPDATE job_session SET state = 'starting', ended_utc = NULL WHERE session_id = %s", (session_id,)
+    )
+    return sorted(again)
+
+
+def _no_such_run(session_id: int) -> OperatorFault:
+    return OperatorFault(
+        f"There is no run {session_id}.", hint="`futago job list` shows them.", code="jobs.no-such-run"
+    )
+
+
 async def ask_operation(
     conn: Connection, session_id: int, operation: Operation, *, job: str = "", asked_by: str
 ) -> int:
@@ -218,9 +264,7 @@ async def ask_operation(
         session_id,
     )
     if not inserted:
-        raise OperatorFault(
-            f"There is no run {session_id}.", hint="`futago job list` shows them.", code="jobs.no-such-run"
-        )
+        raise _no_such_run(session_id)
     return int(inserted[0][0])
 
 
@@ -294,8 +338,9 @@ async def _runs(conn: Connection, session_ids: Sequence[int]) -> list[RunRow]:
         return []
     rows = await _fetch(
         conn,
-        "SELECT run_id::text, session_id, job_name, host_name, state, is_held, is_stopping FROM job_run"
-        " WHERE session_id = ANY(%s)",
+        "SELECT DISTINCT ON (session_id, job_name)"  # the latest attempt of each job
+        " run_id::text, session_id, job_name, host_name, state, is_held, is_stopping FROM job_run"
+        " WHERE session_id = ANY(%s) ORDER BY session_id, job_name, attempt DESC",
         list(session_ids),
     )
     return [

@@ -506,6 +506,19 @@ class AskedOperation(Shape):
     job: str | None = Field(default=None, max_length=63)
 
 
+class AskedRerun(Shape):
+    """From where an ended run runs again. `job` null: from every job that failed."""
+
+    job: str | None = Field(default=None, max_length=63)
+
+
+class RunsAgain(Shape):
+    """The run has begun again, with these jobs."""
+
+    session_id: int
+    jobs: list[str]
+
+
 class OperationDone(Shape):
     """The operation was done, or (`is_decided` false) will be decided when the pair serves again."""
 

@@ -197,7 +197,9 @@ ORDER BY n.net_name
 _SESSIONS = """
 SELECT s.session_id, s.net_name, s.state, s.trigger, s.created_utc, s.started_utc, s.ended_utc,
        coalesce((SELECT json_object_agg(state, n) FROM
-                 (SELECT r.state, count(*) AS n FROM job_run r WHERE r.session_id = s.session_id GROUP BY r.state) x),
+                 (SELECT r.state, count(*) AS n FROM
+                  (SELECT DISTINCT ON (job_name) state FROM job_run WHERE session_id = s.session_id
+                   ORDER BY job_name, attempt DESC) r GROUP BY r.state) x),
                 '{}') AS job_states
 FROM job_session s
 WHERE (%(before)s::bigint IS NULL OR s.session_id < %(before)s) AND (%(net)s::text IS NULL OR s.net_name = %(net)s)

@@ -93,6 +93,8 @@ async def test_an_operation_waits_for_the_engine_s_word_and_is_refused_where_it_
     assert "asked for; the pair decides it when it serves again" in capsys.readouterr().out
     assert await futago("job", "stop", "999") == 2
     assert "There is no run 999" in capsys.readouterr().err
+    assert await futago("job", "rerun", "1") == 2
+    assert "has not ended" in capsys.readouterr().err
     assert await futago("job", "show", "1") == 0
     assert "waiting" in capsys.readouterr().out
 

@@ -565,6 +565,38 @@ async def test_stopped_run_ends_what_runs_and_starts_nothing_more(world: World) 
     assert lines(world.oracle) == ["a"]
 
 
+async def again(world: World, session: int, job: str | None = None) -> list[str]:
+    return await world.store.commit(lambda c: rows.run_again(c, session, job), name="test.again")
+
+
+async def test_ended_run_runs_again_from_what_failed_and_keeps_the_rest(world: World) -> None:
+    mended = world.oracle.with_name("mended")
+    jobs = [
+        f'{{name: a, host: h1, command: "{say(world.oracle, "a")}"}}',
+        f'{{name: b, host: h2, command: "{say(world.oracle, "b")}; test -e {mended}", after: [a]}}',
+        f'{{name: c, host: h1, command: "{say(world.oracle, "c")}", after: [b]}}',
+    ]
+    await world.define(net("n", *jobs))
+    async with world.engine():
+        session = await world.start("n")
+        assert await world.end_of(session) == "abnormal"
+        with pytest.raises(OperatorFault, match="waits for `b`, which ended abnormal; begin there"):
+            await again(world, session, "c")
+        mended.touch()
+        assert await again(world, session) == ["b", "c"]
+        with pytest.raises(OperatorFault, match="has not ended"):
+            await again(world, session)
+        assert await world.end_of(session) == "normal"
+        assert await again(world, session, "c") == ["c"]
+    async with world.engine("m2", epoch=9):
+        assert await world.end_of(session) == "normal"
+        with pytest.raises(OperatorFault, match="No job of the run has failed"):
+            await again(world, session)
+    assert Counter(lines(world.oracle)) == {"a": 1, "b": 2, "c": 2}
+    attempts = await world.rows("SELECT job_name, max(attempt) FROM job_run WHERE session_id = %s GROUP BY 1", session)
+    assert dict(attempts) == {"a": 1, "b": 2, "c": 3}
+
+
 async def test_job_stopped_while_its_agent_is_away_is_never_started(world: World) -> None:
     await world.define(net("n", f'{{name: a, host: h1, command: "{say(world.oracle, "a")}"}}'))
     world.agents["h1"].kill()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_advance import NOW, S, ended, fates_of, fresh, job, nets, play, states
+from test_advance import NOW, Fates, S, ended, fates_of, fresh, job, nets, play, states
 
 from futago.jobs.advance import advance, after, refusal
 from futago.jobs.model import (
     AT_AGENT,
     ENDS,
     Ended,
+    Event,
     JobName,
     JobState,
     Need,
@@ -20,11 +21,15 @@ from futago.jobs.model import (
     Operated,
     Operation,
     Reread,
+    SessionId,
     SessionState,
     Started,
     Taken,
+    Tree,
     make_net,
+    make_tree,
 )
+from futago.jobs.rerun import jobs_again
 
 
 def asked(operation: str, name: str | None = None) -> Operated:
@@ -132,7 +137,38 @@ def test_no_order_of_operations_hangs_a_session_or_starts_what_is_held(net: Net,
     assert all(s in ENDS for s in tree.states.values())
 
 
-def check_step(before, after_, event) -> None:  # type: ignore[no-untyped-def]
+@settings(max_examples=120, deadline=None)
+@given(net=nets(), data=st.data())
+def test_run_again_ends_again_and_what_lies_before_the_point_keeps_its_result(net: Net, data: st.DataObject) -> None:
+    before = to_its_end(play(fresh(net), Started()), fates_of(net, data))
+    job = data.draw(st.one_of(st.none(), st.sampled_from(sorted(net.jobs))))
+    try:
+        again = jobs_again(net, before.states, job)
+    except ValueError:
+        needs = net.jobs[job].needs if job else ()
+        assert any(before.states[n.job] not in n.ends for n in needs) or before.state in (
+            SessionState.NORMAL,
+            SessionState.WARNING,
+        )
+        return
+    assert job is None or job in again
+    states = {n: S.WAITING if n in again else s for n, s in before.states.items()}
+    fates = fates_of(net, data)
+    after_ = to_its_end(play(make_tree(SessionId(1), net, SessionState.STARTING, states), Started()), fates)
+    assert all(after_.states[n] is s for n, s in before.states.items() if n not in again)
+    for name in again:  # each is decided as if the others had always been so
+        met = all(after_.states[n.job] in n.ends for n in net.jobs[name].needs)
+        assert (after_.states[name] is S.NOT_RUN) == (not met)
+
+
+def to_its_end(tree: Tree, fates: Fates) -> Tree:
+    while at_agent := [n for n, s in tree.states.items() if s in AT_AGENT]:
+        tree = play(tree, Ended(at_agent[0], *fates[at_agent[0]]))
+    assert tree.state is not SessionState.RUNNING
+    return tree
+
+
+def check_step(before: Tree, after_: Tree, event: Event) -> None:
     for name, state in after_.states.items():
         was = before.states[name]
         if was in ENDS:

@@ -8,12 +8,12 @@ from http import HTTPStatus
 from fastapi import APIRouter, Response
 
 from futago.access import store as rows
-from futago.jobs.store import ask_operation, read_decision
+from futago.jobs.store import ask_operation, read_decision, run_again
 from futago.runtime.clock import S, now_at
 from futago.runtime.faults import OperatorFault
 from futago.store.commit import Connection
 from futago.web.allow import SCHEMES, JobStarter
-from futago.web.model import AskedOperation, OperationDone
+from futago.web.model import AskedOperation, AskedRerun, OperationDone, RunsAgain
 from futago.web.rooms import InRooms
 
 router = APIRouter(tags=["jobs"], dependencies=SCHEMES)
@@ -52,3 +52,15 @@ async def operate(
         await asyncio.sleep(LOOK_S)
     response.status_code = HTTPStatus.ACCEPTED
     return OperationDone(operation_id=operation_id, is_decided=False)
+
+
+@router.post("/runs/{session_id}/rerun", responses={422: {"description": "It has no meaning; the error says why."}})
+async def rerun(session_id: int, asked: AskedRerun, rooms: InRooms, who: JobStarter) -> RunsAgain:
+    """Let an ended run run again: from a job, with everything that waits for it, or from all that failed."""
+
+    async def work(conn: Connection) -> list[str]:
+        again = await run_again(conn, session_id, asked.job)
+        await rows.record(conn, who, rows.Deed("run.rerun", str(session_id), {"job": asked.job, "jobs": len(again)}))
+        return again
+
+    return RunsAgain(session_id=session_id, jobs=await rooms.serving.require().store.commit(work, name="web.rerun"))
