@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -234,6 +236,16 @@ class Relay:
     def close(self) -> None:
         self._front.close()
         self._back.close()
+
+
+def test_the_program_that_opens_v3_may_die_at_any_time(pair_with_users: Pair) -> None:
+    one, _ = pair_with_users
+    inform(one, *v3("priv"), number=1)
+    assert one.process is not None
+    (child,) = Path(f"/proc/{one.process.pid}/task/{one.process.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
+    inform(one, *v3("priv"), number=2, retries=40)
+    assert numbers(one) == ["1", "2"]
 
 
 def test_a_malformed_inform_is_recorded_and_stops_nothing(pair_with_users: Pair) -> None:
