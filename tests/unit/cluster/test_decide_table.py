@@ -56,6 +56,7 @@ S = 1_000_000_000
 NOW = 1000 * S
 A, B = MemberName("m1"), MemberName("m2")
 FRESH, GREY, LONG = At(NOW - S // 10), At(NOW - 2 * S - S // 10), At(NOW - 60 * S)
+LATE = At(NOW - 4 * S)  # lost by any measure, but not for long
 CFG = Config(me=A, peer=B, h=S // 5, k=10, bias=3 * S // 10, t_stall=2 * S)
 ROWS: dict[str, Row] = {row.id: row for section in SECTIONS for row in section.rows}
 
@@ -164,7 +165,9 @@ def core_space() -> Iterator[Facts]:
     peers = [peer(None, LONG, LONG), peer(None, FRESH, LONG), peer(beat(OWN_VIEWS[1], "fit", None, 0), GREY, LONG)]
     peers += [peer(hb, FRESH, since) for hb in HEARTBEATS for since in (LONG, FRESH) if since is LONG or hb.wants]
     for own, pg, p in itertools.product(OWN_VIEWS, PGS, peers):
-        for w in (REGISTERS[0], REGISTERS[3], REGISTERS[4], REGISTERS[13]):
+        if pg.state is PgState.PRIMARY and pg is not PGS[10] and (own is None or own.primary != A):
+            continue  # whoever is no primary stops such a database, whatever else it does
+        for w in (REGISTERS[0], REGISTERS[3], REGISTERS[13]):
             yield facts(own, pg, p, w)
 
 
@@ -188,7 +191,7 @@ def any_facts(r: random.Random) -> Facts:
     """Any combination at all, likely or not."""
     hb = r.choice((None, r.choice(HEARTBEATS), r.choice(HEARTBEATS)))
     since = r.choice((FRESH, LONG))
-    p = peer(hb, r.choice((FRESH, FRESH, GREY, LONG)), since)
+    p = peer(hb, r.choice((FRESH, FRESH, GREY, LATE, LONG)), since)
     if r.random() < 0.1:
         p = replace(p, said_bye=True)
     if r.random() < 0.1 and p.links:
@@ -250,6 +253,8 @@ def near_facts(r: random.Random) -> Facts:
     f = facts(own, pg, peer(hb, FRESH, LONG), register(own, FRESH, Cas.NONE, 0))
     if r.random() < 0.3:  # without a register; the fence may decide, or nobody
         f = replace(f, register=Register(), met_epoch=Epoch(5), cfg=replace(CFG, authority=r.choice(AUTHORITIES)))
+        if r.random() < 0.3:
+            f = replace(f, peer=peer(hb, r.choice((GREY, LATE, LONG)), LONG), durable=Durable(own, Epoch(6)))
     if r.random() < 0.1:  # the other member lost its memory
         blank = replace(hb, view=None, wants=None, pg=PgState.ABSENT, is_fit=False, is_streaming=False)
         f = replace(f, peer=peer(blank, FRESH, LONG))
@@ -385,7 +390,9 @@ def dead_rows(r: random.Random, *, steps: int) -> list[str]:
     found: dict[str, list[Facts]] = {}
     ids: list[str] = []
     for _ in range(steps):
-        known = r.choice(found[r.choice(ids)]) if ids and r.random() < 0.6 else near_facts(r)
+        known = near_facts(r)
+        if ids and r.random() < 0.6:  # half of the time from a row that was met lately: its neighbours are the new ones
+            known = r.choice(found[r.choice(ids[-10:] if r.random() < 0.5 else ids)])
         f = changed(known, r, at_most=3)
         row_id = matches(f)[0].id
         if row_id not in found:
