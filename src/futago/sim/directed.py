@@ -92,6 +92,19 @@ def _postgres_dies(i: int) -> Callable[[World], None]:
     return lambda w: w.members[i].db.stop(PgState.DIED)
 
 
+def _as_soon_as(i: int, rule: str, act: Callable[[World], None]) -> Callable[[World], None]:
+    """Wait until a member decides by this rule, then act."""
+
+    def look(w: World) -> None:
+        d = w.members[i].v.decision
+        if d is not None and d.rule == rule:
+            act(w)
+        else:
+            w.engine.after(10 * MS, lambda: look(w))
+
+    return look
+
+
 def _disk_errors(i: int) -> Callable[[World], None]:
     def act(w: World) -> None:
         m = w.members[i]
@@ -224,7 +237,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "no jury: the standby is lost, then PostgreSQL",
         ("T7p.no-vote",),
-        ((0, _off(1)), (2.03, _postgres_dies(0))),
+        ((0, _off(1)), (0, _as_soon_as(0, "T1.no-vote", _postgres_dies(0)))),
         NO_JURY,
     ),
     Scenario(
@@ -237,7 +250,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "no answer of the jury, then PostgreSQL dies (primary)",
         ("T1.wait-vote", "T7p.wait-vote"),
-        ((0, _jury_off), (0, _off(1)), (2.03, _postgres_dies(0))),
+        ((0, _jury_off), (0, _off(1)), (0, _as_soon_as(0, "T1.wait-vote", _postgres_dies(0)))),
     ),
     Scenario(
         "no answer of the jury, then PostgreSQL dies (standby)",
@@ -247,16 +260,18 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "PostgreSQL dies while the primary notes that it will ask",
         ("T7p.intent", "T7p.cas"),
-        ((0, _slow_system_disk(0)), (0, _off(1)), (2.05, _postgres_dies(0))),
+        ((0, _slow_system_disk(0)), (0, _off(1)), (0, _as_soon_as(0, "T1.intent", _postgres_dies(0)))),
     ),
     Scenario(
         "PostgreSQL dies while the standby notes that it will ask",
         ("T7s.intent", "T7s.cas"),
-        ((0, _slow_system_disk(1)), (0, _off(0)), (2.4, _postgres_dies(1))),
+        ((0, _slow_system_disk(1)), (0, _off(0)), (0, _as_soon_as(1, "T2.intent", _postgres_dies(1)))),
     ),
     # --- data lost ---
     Scenario(
-        "primary without data, standby gone", ("T7p.no-data",), ((0, _jury_off), (0, _off(1)), (2.03, _data_gone(0)))
+        "primary without data, standby gone",
+        ("T7p.no-data",),
+        ((0, _jury_off), (0, _off(1)), (0, _as_soon_as(0, "T1.wait-vote", _data_gone(0)))),
     ),
     Scenario("standby without data, primary gone", ("T7s.no-data",), ((0, _off(0)), (0, _data_gone(1)))),
     Scenario("primary without data, standby unfit", ("P1.no-data",), ((0, _disk_errors(1)), (0, _data_gone(0)))),
@@ -274,7 +289,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "system disk hangs, the standby is lost, PostgreSQL dies",
         ("T7p.unable",),
-        ((0, _system_disk_hangs(0)), (0, _off(1)), (4, _postgres_dies(0))),
+        ((0, _system_disk_hangs(0)), (0, _off(1)), (0, _as_soon_as(0, "T1.unable", _postgres_dies(0)))),
     ),
     Scenario(
         "system disk hangs, the primary is lost, PostgreSQL dies",
