@@ -15,8 +15,9 @@ import msgspec
 
 from futago import __version__
 from futago.cluster.fence.worker import Tested
-from futago.cluster.model import Decision, Facts, FenceOutcome, Gate, Heartbeat, Lsn, PairState, PgState, View
+from futago.cluster.model import Decision, Facts, FenceOutcome, Gate, PairState, PgState, View
 from futago.cluster.pgwire import lsn_text
+from futago.cluster.word import is_fit
 from futago.runtime.clock import MS, S, now_utc
 from futago.setup import thirdvote
 from futago.setup.settings import Settings
@@ -290,42 +291,6 @@ def _third_vote(facts: Facts, around: Surroundings, now: int) -> Json:
         "knows_view": knows,
         "jurors": [{"name": name, "ok": ok, "error": error} for name, ok, error in around.jurors],
     }
-
-
-def is_fit(facts: Facts) -> bool:
-    """In its own judgement, could this member serve as primary now?"""
-    pg = facts.pg
-    is_running = pg.state in (PgState.PRIMARY, PgState.STANDBY)
-    has_view = facts.durable.view is not None
-    return has_view and facts.durable.is_able and pg.is_disk_ok and is_running and not facts.is_leaving
-
-
-def word(facts: Facts) -> Heartbeat:
-    """Return what this member says of itself to the other; the sender fills in its boot and the sequence."""
-    pg, durable = facts.pg, facts.durable
-    return Heartbeat(
-        member=facts.cfg.me,
-        boot="",
-        seq=0,
-        view=durable.view,
-        intent=durable.intent,
-        is_able=durable.is_able,
-        pg=pg.state,
-        timeline=pg.timeline,
-        flush=Lsn(pg.flush),
-        replay=Lsn(pg.replay),
-        is_streaming=pg.is_streaming,
-        is_disk_ok=pg.is_disk_ok,
-        gate_open=facts.gate is not Gate.CLOSED,
-        address_held=facts.address_held is not False,
-        wants=facts.wants,
-        journals_complete=facts.journals_complete,
-        is_fit=is_fit(facts),
-        service_ok=facts.service_ok,
-        maintenance=facts.maintenance,
-        is_leaving=facts.is_leaving,
-        authority=facts.cfg.authority,
-    )
 
 
 def role_word(facts: Facts, decision: Decision) -> str:
