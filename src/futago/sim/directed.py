@@ -114,6 +114,23 @@ def _disk_errors(i: int) -> Callable[[World], None]:
     return act
 
 
+def _data_disk_hangs(i: int) -> Callable[[World], None]:
+    def act(w: World) -> None:
+        m = w.members[i]
+        m.db.disk_free_at, m.disk_hung_at = w.engine.now + 30 * S, w.engine.now
+        w.engine.after(S + MS, m.poke)
+
+    return act
+
+
+def _postgres_hangs(i: int) -> Callable[[World], None]:
+    def act(w: World) -> None:
+        w.members[i].db.state = PgState.HUNG
+        w.members[i].poke()
+
+    return act
+
+
 def _system_disk_hangs(i: int) -> Callable[[World], None]:
     def act(w: World) -> None:
         w.members[i].disk_slow_until = w.engine.now + 15 * S
@@ -276,6 +293,10 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("standby without data, primary gone", ("T7s.no-data",), ((0, _off(0)), (0, _data_gone(1)))),
     Scenario("primary without data, standby unfit", ("P1.no-data",), ((0, _disk_errors(1)), (0, _data_gone(0)))),
     Scenario("lone primary without data", ("S1.no-data",), ((0, _off(1)), (6, _data_gone(0)))),
+    Scenario(
+        "the primary's data volume hangs, standby gone", ("T1.no-data",), ((0, _data_disk_hangs(0)), (0, _off(1)))
+    ),
+    Scenario("PostgreSQL hangs, standby unfit", ("P2.kill",), ((0, _disk_errors(1)), (0, _postgres_hangs(0)))),
     # --- hands on what is not theirs ---
     Scenario("the setting is taken away by hand", ("P4.enforce",), ((0, _setting_by_hand),)),
     Scenario("gate of a standby opened by hand", ("B1.stop",), ((0, _gate_by_hand(1)),)),
