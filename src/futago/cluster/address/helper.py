@@ -101,6 +101,8 @@ class HelperMover:
             self._dismiss()
         if verb != "warm" and self._warming is not None:  # or a short deadline would end one helper after the other
             await asyncio.wait({self._warming}, timeout=deadline_s)
+            if not self._warming.done():
+                self._warming.cancel()
         async with self._turn:
             self._verb = verb
             try:
