@@ -4,6 +4,7 @@ a repetition is no second message."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import select
@@ -32,6 +33,7 @@ from test_snmp_decoder import encoded
 from test_snmp_security import NET_SNMP
 
 from futago.intake import usm
+from futago.intake.model import Record
 from futago.intake.options import Options, parse
 from futago.intake.snmp import decode, is_v3
 from futago.intake.traps import TrapCounters, TrapReader
@@ -51,12 +53,12 @@ KNOWN: Options = parse(OPTIONS, where=Path("intake.toml"))
 Pair = tuple[ReceiverProcess, ReceiverProcess]
 
 
-@pytest.fixture
-def pair_with_users(tmp_path: Path, pki: Path) -> Iterator[Pair]:
+@contextlib.contextmanager
+def started(tmp: Path, pki: Path) -> Iterator[Pair]:
     """Two receivers that know users."""
     if not shutil.which("snmpinform"):
         pytest.skip("snmpinform is not installed")
-    one, two = make_pair(tmp_path, pki)
+    one, two = make_pair(tmp, pki)
     try:
         for each in (one, two):
             each.write_options(OPTIONS)
@@ -67,6 +69,35 @@ def pair_with_users(tmp_path: Path, pki: Path) -> Iterator[Pair]:
     finally:
         one.stop()
         two.stop()
+
+
+@pytest.fixture
+def pair_with_users(tmp_path: Path, pki: Path) -> Iterator[Pair]:
+    """For tests that kill."""
+    with started(tmp_path, pki) as pair:
+        yield pair
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory, pki: Path) -> Iterator[Pair]:
+    """For tests that do not: one pair for all of them."""
+    with started(tmp_path_factory.mktemp("standing"), pki) as pair:
+        yield pair
+
+
+class Since:
+    """What a receiver has got since this was made."""
+
+    def __init__(self, receiver: ReceiverProcess) -> None:
+        self._receiver = receiver
+        self._records = len(receiver.own())
+        self._counters = receiver.status()["counters"]
+
+    def records(self) -> list[Record]:
+        return self._receiver.own()[self._records :]
+
+    def counted(self, name: str) -> int:
+        return int(self._receiver.status()["counters"][name] - self._counters[name])
 
 
 def inform(
@@ -94,26 +125,28 @@ def v3(name: str) -> list[str]:
     return [*args, "-x", "AES", "-X", user.priv_password] if user.priv else args
 
 
-def numbers(receiver: ReceiverProcess) -> list[str]:
+def numbers(got: ReceiverProcess | Since) -> list[str]:
     reader = TrapReader(KNOWN.snmp, TrapCounters())
-    return [reader.text(record).rpartition("=")[2] for record in receiver.own()]
+    records = got.records() if isinstance(got, Since) else got.own()
+    return [reader.text(record).rpartition("=")[2] for record in records]
 
 
-def test_informs_of_every_version_are_answered_and_recorded_once_on_both_disks(pair_with_users: Pair) -> None:
-    one, two = pair_with_users
+def test_informs_of_every_version_are_answered_and_recorded_once_on_both_disks(standing: Pair) -> None:
+    one, two = standing
+    since = Since(one)
     senders = [["-v2c", "-c", "public"], v3("plain"), v3("auth"), v3("priv"), v3("old")]
     for number, sender in enumerate(senders):
         inform(one, *sender, number=number)
-    assert numbers(one) == [str(n) for n in range(len(senders))]
+    assert numbers(since) == [str(n) for n in range(len(senders))]
     assert two.copy() == one.own()
-    assert [is_v3(r.data) for r in one.own()] == [False, True, True, True, True]
-    counters = one.status()["counters"]
-    assert counters["informs"] == counters["informs_answered"] == len(senders)
-    assert counters["snmp_reports"] > 0, "v3 senders asked for our engine first"
+    assert [is_v3(r.data) for r in since.records()] == [False, True, True, True, True]
+    assert since.counted("informs") == since.counted("informs_answered") == len(senders)
+    assert since.counted("snmp_reports") > 0, "v3 senders asked for our engine first"
 
 
-async def test_pysnmp_takes_our_answer(pair_with_users: Pair) -> None:
-    one, _ = pair_with_users
+async def test_pysnmp_takes_our_answer(standing: Pair) -> None:
+    one, _ = standing
+    since = Since(one)
     user = UsmUserData(
         *("old", "auth-password", "priv-password"),
         authProtocol=usmHMACSHAAuthProtocol,
@@ -126,11 +159,12 @@ async def test_pysnmp_takes_our_answer(pair_with_users: Pair) -> None:
     )
     engine.close_dispatcher()
     assert (error, int(status)) == (None, 0)
-    assert len(await asyncio.to_thread(one.own)) == 1
+    assert len(await asyncio.to_thread(since.records)) == 1
 
 
-def test_wrong_communities_and_passwords_get_no_answer(pair_with_users: Pair) -> None:
-    one, _ = pair_with_users
+def test_wrong_communities_and_passwords_get_no_answer(standing: Pair) -> None:
+    one, _ = standing
+    since = Since(one)
     priv = v3("priv")
     priv[priv.index("-A") + 1] = "wrong-password"
     lower = ["-v3", "-u", "priv", "-l", "noAuthNoPriv"]
@@ -141,8 +175,8 @@ def test_wrong_communities_and_passwords_get_no_answer(pair_with_users: Pair) ->
     for process in processes:
         _, said = process.communicate(timeout=15)
         assert process.returncode != 0, said
-    assert one.status()["counters"]["informs"] == 0
-    assert {is_v3(r.data) for r in one.own()} == {False}, "a wrong community is recorded, and then refused"
+    assert since.counted("informs") == 0
+    assert {is_v3(r.data) for r in since.records()} == {False}, "a wrong community is recorded, and then refused"
 
 
 @pytest.mark.parametrize("sender", [["-v2c", "-c", "public"], v3("priv")], ids=["v2c", "v3"])
@@ -238,18 +272,20 @@ class Relay:
         self._back.close()
 
 
-def test_the_program_that_opens_v3_may_die_at_any_time(pair_with_users: Pair) -> None:
-    one, _ = pair_with_users
+def test_the_program_that_opens_v3_may_die_at_any_time(standing: Pair) -> None:
+    one, _ = standing
+    since = Since(one)
     inform(one, *v3("priv"), number=1)
     assert one.process is not None
     (child,) = Path(f"/proc/{one.process.pid}/task/{one.process.pid}/children").read_text().split()
     os.kill(int(child), signal.SIGKILL)
     inform(one, *v3("priv"), number=2, retries=40)
-    assert numbers(one) == ["1", "2"]
+    assert numbers(since) == ["1", "2"]
 
 
-def test_a_malformed_inform_is_recorded_and_stops_nothing(pair_with_users: Pair) -> None:
-    one, _ = pair_with_users
+def test_a_malformed_inform_is_recorded_and_stops_nothing(standing: Pair) -> None:
+    one, _ = standing
+    since = Since(one)
     good = encoded([]).replace(b"\xa7", b"\xa6", 1)
     at = good.index(b"public") + 6
     bad = [good[: at + 2] + b"\x05" + good[at + 3 :], good[:-1], good.replace(b"\x06\x08", b"\x07\x08", 1)]
@@ -259,7 +295,7 @@ def test_a_malformed_inform_is_recorded_and_stops_nothing(pair_with_users: Pair)
             s.sendto(data, ("127.0.0.1", one.snmp_udp))
         s.sendto(good, ("127.0.0.1", one.snmp_udp))
         assert s.recv(65536) == good.replace(b"\xa6", b"\xa2", 1)
-    assert [r.data for r in one.own()] == [*bad, good]
+    assert [r.data for r in since.records()] == [*bad, good]
 
 
 def test_the_answer_leaves_from_the_address_that_was_asked(tmp_path: Path, pki: Path) -> None:
