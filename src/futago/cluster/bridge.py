@@ -17,7 +17,6 @@ import os
 import signal
 import socket
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -31,6 +30,7 @@ from futago.cluster.contact import ContactNote
 from futago.cluster.control import LocalWindow, NetworkWindow, PeerLine
 from futago.cluster.decide import decide
 from futago.cluster.desk import ControllerDesk
+from futago.cluster.exchange import Exchange
 from futago.cluster.executor import Executor, Hands
 from futago.cluster.facts import Board
 from futago.cluster.fence.worker import FenceDesk
@@ -43,9 +43,7 @@ from futago.cluster.model import (
     Gate,
     Heartbeat,
     HoldAddress,
-    MemberName,
     OpDone,
-    Peer,
     PgState,
     SetGate,
 )
@@ -65,11 +63,7 @@ from futago.cluster.unit import SystemdUnit
 from futago.cluster.volume import DataVolume
 from futago.cluster.walpath import WalPath
 from futago.cluster.word import word
-from futago.link import heartbeat, tls
-from futago.link.heartbeat import HeartbeatEndpoint, PeerWatch
-from futago.register import kinds as register_kinds
-from futago.register.memory import Memory
-from futago.register.port import Register
+from futago.link import tls
 from futago.runtime import service
 from futago.runtime.clock import MS, S, boot_id, now_at
 from futago.runtime.faults import Corrupt, OperatorFault, WorldFault
@@ -83,7 +77,6 @@ from futago.setup.settings import Settings
 UNIT = "futago-postgres.service"
 RECORD = paths.CLUSTER / "decisions"
 LAST_SWITCH = paths.CLUSTER / "last_switch.json"
-VOTE_MEMORY = paths.CLUSTER / "vote.memory.json"
 VOLUME_NOTE = paths.CLUSTER / "volume.json"
 STALL_FLOOR = 1 * S
 ROSTER_S = 1.0
@@ -103,9 +96,18 @@ class Controller:
         self.board = Board(cfg=settings.config(), started_at=started_at, contact_before=self.contact.before)
         self.met = MetNote(paths.RUN / "controller.met", boot=self.boot)
         self.board.met_epoch = self.met.epoch
+        self.exchange = Exchange(
+            board=self.board,
+            boot=self.boot,
+            context=self.context,
+            settings=lambda: self.settings,
+            compose=self._word,
+            on_change=self._peer_spoke,
+            log=log,
+        )
         self.keeper = Keeper(on_change=self._durable_changed)
         self.board.read_durable = lambda: self.keeper.durable
-        self.board.read_peer = self._peer_fact
+        self.board.read_peer = self.exchange.peer_fact
         system, volume = Worker("system"), Worker("volume")
         self.system = system
         layout = Layout()
@@ -138,12 +140,11 @@ class Controller:
         )
         self.fences = FenceDesk(settings, board=self.board, log=log)
         self.address: CarriedAddress = address_of(settings, on_change=self._address_changed, log=log)
-        self.jury: Register | None = None
-        self.memory = Memory(VOTE_MEMORY)
-        self.endpoint: HeartbeatEndpoint | None = None
         self.programs = Programs(self.board, log=log)
         self.journals = Journals(self.board)
-        self.network = Network(self.board, address=self.address, peer=self._peer_fact, jury=lambda: self.jury)
+        self.network = Network(
+            self.board, address=self.address, peer=self.exchange.peer_fact, jury=lambda: self.exchange.register
+        )
         self.switches = status_room.SwitchLog(keep=self._keep_switch, last=_load_switch())
         self.executor = Executor(self._hands(), log=log)
         self.desk = self._make_desk()
@@ -154,7 +155,7 @@ class Controller:
         self._said: tuple[object, ...] = ()
         self._guard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._is_armed = True
-        self._parts: dict[str, asyncio.Task[None]] = {}
+        self._switch_note: asyncio.Task[None] | None = None
         self._address_changed()
 
     def _hands(self) -> Hands:
@@ -166,8 +167,8 @@ class Controller:
             ladder=self.ladder,
             fences=self.fences,
             address=self.address,
-            jury=lambda: self.jury,
-            say_now=self.say_now,
+            jury=lambda: self.exchange.register,
+            say_now=self.exchange.say_now,
             op_done=self._op_done,
             note_met=self.met.keep,
         )
@@ -182,7 +183,7 @@ class Controller:
             fences=self.fences,
             system=self.system,
             settings=lambda: self.settings,
-            forget_peers_sign=self._forget_peers_sign,
+            forget_peers_sign=self.exchange.forget_peers_sign,
             log=self.log,
         )
         seating = Seating(
@@ -191,9 +192,9 @@ class Controller:
             system=self.system,
             context=self.context,
             settings=lambda: self.settings,
-            register=lambda: self.jury,
+            register=lambda: self.exchange.register,
             reload=self.reload,
-            renew=lambda: self._renew_register(self._group),
+            renew=self.exchange.renew_register,
             log=self.log,
         )
         return ControllerDesk(
@@ -232,7 +233,7 @@ class Controller:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
         server = tls.server_context(anonymous_allowed=True)
         async with asyncio.TaskGroup() as group:
-            self._start_exchange(group)
+            self.exchange.start(group)
             endless: list[Program] = [
                 self.pgwatch.run(),
                 self.fences.run(),
@@ -243,12 +244,12 @@ class Controller:
                 self.desk.recovery.run(),
                 self.desk.orders.run(),
                 SystemDisk(self.keeper).run(),
-                WalPath(self.postgres, peer=self._peer_fact).run(),
+                WalPath(self.postgres, peer=self.exchange.peer_fact).run(),
                 self._follow_roster(),
                 self.recorder.run(),
                 self._open_local_window(),
                 NetworkWindow(self.desk, self.settings, context=server, log=self.log).run(),
-                self._reload_on(hangup, group),
+                self._reload_on(hangup),
             ]
             tasks = [group.create_task(part) for part in endless]
             service.notify_ready("deciding")
@@ -256,7 +257,7 @@ class Controller:
             await loop.run(stop)
             if await leave.is_machine_stopping():
                 await leave.leave(self, loop)
-            for task in [*tasks, *self._parts.values()]:
+            for task in [*tasks, *self.exchange.tasks()]:
                 task.cancel()
         await self.recorder.flush()
         await self.executor.close()
@@ -270,59 +271,6 @@ class Controller:
         """
         await self._decided.wait()
         await LocalWindow(self.desk, log=self.log).run()
-
-    def _start_exchange(self, group: asyncio.TaskGroup, before: Settings | None = None) -> None:
-        """Begin heartbeats with the peer and the conversation with the third vote; what has not changed is left alone,
-        since a contact that is begun anew counts as lost for a moment.
-        """
-        s = self.settings
-        if before is None or (before.members, before.pair) != (s.members, s.pair):
-            self._end_part("heartbeat")
-            self.endpoint = None
-            if s.peer is not None:
-                self.endpoint = self._make_endpoint(s)
-                self._parts["heartbeat"] = group.create_task(self.endpoint.run())
-        if before is None or _vote(before) != _vote(s):
-            self._renew_register(group)
-
-    def _renew_register(self, group: asyncio.TaskGroup) -> None:
-        """Begin the conversation with the third vote anew, as the settings name it."""
-        self._end_part("jury")
-        self.jury = register_kinds.usable_or_not(self.settings, context=self.context, memory=self.memory, log=self.log)
-        if self.jury is not None:
-            self._parts["jury"] = group.create_task(self.jury.run())
-        self.board.put_register(is_configured=self.jury is not None)
-
-    def _end_part(self, name: str) -> None:
-        task = self._parts.pop(name, None)
-        if task is not None:
-            task.cancel()
-
-    def _make_endpoint(self, s: Settings) -> HeartbeatEndpoint:
-        assert s.peer is not None
-        links = (
-            heartbeat.Path("service", s.own.service, s.peer.service),
-            heartbeat.Path("heartbeat", s.own.heartbeat, s.peer.heartbeat),
-        )
-        watch = PeerWatch(
-            pair=s.pair.id,
-            own=MemberName(s.me),
-            peer=MemberName(s.peer.name),
-            boot=self.boot,
-            links=tuple(x.name for x in links),
-            key=paths.HEARTBEAT_KEY.read_bytes(),
-            now=now_at(),
-        )
-        return HeartbeatEndpoint(
-            watch=watch,
-            links=links,
-            h=self.board.cfg.h,
-            compose=self._word,
-            on_change=self._peer_spoke,
-            log=self.log,
-            program=__version__,
-            roster=lambda: self.settings.roster,
-        )
 
     # --- the turn ---------------------------------------------------------------------------------------------------
 
@@ -378,14 +326,9 @@ class Controller:
 
     # --- facts ------------------------------------------------------------------------------------------------------
 
-    def _peer_fact(self) -> Peer:
-        if self.endpoint is None:
-            return Peer(watching_since=self.board.started_at)
-        return self.endpoint.watch.peer
-
     def _durable_changed(self) -> None:
         self.board.bell.set()
-        self.say_now()
+        self.exchange.say_now()
 
     def _peer_spoke(self) -> None:
         """What the peer says of itself has changed: our positions are read anew, since a decision may need them."""
@@ -395,18 +338,6 @@ class Controller:
     def _address_changed(self) -> None:
         self.board.put(address_held=self.address.is_held)
         self.board.bell.set()
-
-    def _forget_peers_sign(self) -> None:
-        """An operator knows better than the last word of a member that is silent."""
-        watch = None if self.endpoint is None else self.endpoint.watch
-        if watch is not None and watch.peer.heartbeat is not None:
-            word = replace(watch.peer.heartbeat, maintenance=False)
-            watch.peer = replace(watch.peer, heartbeat=word)
-            self.board.bell.set()
-
-    def say_now(self) -> None:
-        if self.endpoint is not None and "heartbeat" in self._parts:
-            self.endpoint.send_now()
 
     def _word(self) -> Heartbeat:
         return word(self.board.facts())
@@ -429,9 +360,9 @@ class Controller:
         around = status_room.Surroundings(
             settings=self.settings,
             boot=self.boot,
-            peer_program=self.endpoint.watch.program if self.endpoint is not None else "",
+            peer_program=self.exchange.peer_program,
             tested=self.fences.tested,
-            jurors=self.jury.health(now) if self.jury is not None else [],
+            jurors=self.exchange.health(now),
             journals=self.journals.said,
             recovery=self.desk.recovery.story(),
             disk_suspect=self.volume.suspect,
@@ -444,12 +375,11 @@ class Controller:
     def _keep_switch(self, switch: status_room.Switch) -> None:
         data = msgspec.json.encode(switch)
         work = self.system.do(lambda: files.write(LAST_SWITCH, data, mode=0o644), deadline_s=5)
-        self._parts["last-switch"] = asyncio.ensure_future(_quietly(work))
+        self._switch_note = asyncio.ensure_future(_quietly(work))
 
     # --- settings ---------------------------------------------------------------------------------------------------
 
-    async def _reload_on(self, hangup: asyncio.Event, group: asyncio.TaskGroup) -> None:
-        self._group = group
+    async def _reload_on(self, hangup: asyncio.Event) -> None:
         while True:
             await hangup.wait()
             hangup.clear()
@@ -459,7 +389,7 @@ class Controller:
         """A third vote that was seated while this member was away is taken up from the other one."""
         while True:
             await asyncio.sleep(ROSTER_S)
-            if self.endpoint is not None and self.endpoint.watch.roster > self.settings.roster:
+            if self.exchange.peer_roster > self.settings.roster:
                 try:
                     await self.desk.seating.fetch()
                 except WorldFault as e:
@@ -479,7 +409,7 @@ class Controller:
         self.peer_line.settings = self.desk.settings = fresh
         self.fences.reload(fresh)
         self.board.put(cfg=fresh.config())
-        self._start_exchange(self._group, before)
+        self.exchange.follow(before)
         self.log.event("settings.reloaded", vote=fresh.third_vote.kind, roster=fresh.roster)
         if before.members != fresh.members:
             await self._refresh_postgres()
@@ -509,11 +439,6 @@ class Controller:
 async def _quietly(work: Coroutine[Any, Any, bool]) -> None:
     with contextlib.suppress(OSError, WorldFault):
         await work
-
-
-def _vote(s: Settings) -> tuple[object, ...]:
-    """What tells one third vote from another."""
-    return s.jurors, s.roster, s.third_vote, s.pair.authority, s.pair.id
 
 
 def _load_switch() -> status_room.Switch | None:

@@ -37,7 +37,7 @@ async def leave(controller: Controller, loop: DecisionLoop[Facts, Decision]) -> 
     board = controller.board
     controller.log.event("controller.leaving")
     board.put(is_leaving=True)
-    controller.say_now()
+    controller.exchange.say_now()
     done = asyncio.Event()
     turning = asyncio.create_task(loop.run(done))
     ends = now_at() + int(HAND_OVER_S_MAX * S)
@@ -52,8 +52,7 @@ async def leave(controller: Controller, loop: DecisionLoop[Facts, Decision]) -> 
     with contextlib.suppress(WorldFault):
         await controller.postgres.stop()
     controller.put_away()
-    if controller.endpoint is not None:
-        await controller.endpoint.say_bye()
+    await controller.exchange.say_bye()
 
 
 def _is_needed(controller: Controller) -> bool:
