@@ -156,6 +156,8 @@ class Shift:
 
     def send(self) -> None:
         """Begin to send messages, also anew after `hush`."""
+        if self._senders is not None:
+            self._senders.close()
         self._parts += 1
         self._senders = Senders(self.lab, rates=RATES)
         for stream in self._senders.streams:

@@ -73,7 +73,7 @@ def set_clocks_apart(lab: Lab) -> None:
             ready.add(standby)
         if len(ready) < len(lab.members):
             lab.host(lab.resolve("primary")).run([PROGRAM, "switchover"], deadline_s=60)
-            wait_protected(lab)
+            recover(lab)
 
 
 SCENES: tuple[Scene, ...] = (
