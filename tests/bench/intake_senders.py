@@ -11,6 +11,7 @@ import socket
 import ssl
 import sys
 import time
+from collections.abc import Callable
 
 BATCH = 60  # the kernel takes 64 segments at once
 SIZE = 200
@@ -43,7 +44,7 @@ class Messages:
         return made
 
 
-def paced(rate: int, seconds: float, send: object, messages: Messages) -> tuple[int, float]:
+def paced(rate: int, seconds: float, send: Callable[[list[bytes]], object], messages: Messages) -> tuple[int, float]:
     """Send evenly; return how many, and how long it took."""
     began, sent = time.monotonic(), 0
     total = int(rate * seconds)
@@ -53,12 +54,12 @@ def paced(rate: int, seconds: float, send: object, messages: Messages) -> tuple[
             time.sleep(0.001)
             continue
         count = min(due, BATCH)
-        send(messages.take(count))  # type: ignore[operator]
+        send(messages.take(count))
         sent += count
     return sent, time.monotonic() - began
 
 
-def udp(where: tuple[str, int]) -> object:
+def udp(where: tuple[str, int]) -> Callable[[list[bytes]], object]:
     """Return what sends datagrams: many with one system call."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
@@ -67,14 +68,26 @@ def udp(where: tuple[str, int]) -> object:
     return lambda messages: sock.send(b"".join(messages))
 
 
-def stream(where: tuple[str, int], *, is_tls: bool) -> object:
-    """Return what sends counted frames."""
-    sock = socket.create_connection(where)
-    if is_tls:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the receiver is the one measured
-        sock = context.wrap_socket(sock)
-    return lambda messages: sock.sendall(b"".join(b"%d %b" % (len(m), m) for m in messages))
+class Stream:
+    """Sends counted frames; `close` waits until the other side has read everything."""
+
+    def __init__(self, where: tuple[str, int], *, is_tls: bool) -> None:
+        self._sock = socket.create_connection(where)
+        if is_tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the receiver is the one measured
+            self._sock = context.wrap_socket(self._sock)
+
+    def __call__(self, messages: list[bytes]) -> None:
+        self._sock.sendall(b"".join(b"%d %b" % (len(m), m) for m in messages))
+
+    def close(self) -> None:
+        """End in good order: a socket that is closed with something unread in it resets the connection."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            self._sock = self._sock.unwrap()
+        self._sock.shutdown(socket.SHUT_WR)
+        while self._sock.recv(4096):
+            pass
 
 
 def main() -> None:
@@ -82,8 +95,10 @@ def main() -> None:
     host, _, port = where.rpartition(":")
     target = (host, int(port))
     messages = Messages(match_every=int(rest[0]) if rest else 100, first=int(rest[1]) if len(rest) > 1 else 0)
-    send = udp(target) if kind == "udp" else stream(target, is_tls=kind == "tls")
+    send = udp(target) if kind == "udp" else Stream(target, is_tls=kind == "tls")
     sent, took = paced(int(rate), float(seconds), send, messages)
+    if isinstance(send, Stream):
+        send.close()
     sys.stdout.write(f"{sent} {took:.4f}\n")
 
 

@@ -133,6 +133,23 @@ def decode_opened(opened: Opened) -> Trap:
     return Trap(kind, b"" if user is not None else sender, trap_oid, up_time, tuple(varbinds), user=user)
 
 
+def text_opened(opened: Opened) -> str:
+    """Return what `decode_opened(opened).text` is, without what stands between. Raises Corrupt."""
+    data, _, tag, start, end, _, _ = opened
+    if tag == V1_TRAP:
+        return decode_opened(opened).text
+    trap_oid = ""
+    parts: list[str] = []
+    for name, value_tag, value_start, value_end, _, _ in _varbinds(data, *_v2_list(data, start, end)):
+        if name == _SYS_UP_TIME and value_tag == _TIME_TICKS:
+            integer(data, value_start, value_end, is_signed=False)
+        elif name == _TRAP_OID and value_tag == OID:
+            trap_oid = oid_text(data[value_start:value_end])
+        else:
+            parts.append(f"{oid_text(name)}={_value(data, value_tag, value_start, value_end)}")
+    return " ".join([f"trapOID={trap_oid}", *parts])
+
+
 def normalised(data: bytes) -> bytes:
     """Return what is the same in two copies of one v1 or v2c notification sent to two receivers; see `content`. Of what
     cannot be decoded, all is kept.

@@ -100,7 +100,7 @@ class TrapReader:
         try:
             if found.opened is None:
                 raise Corrupt(found.why)
-            return snmp.decode_opened(found.opened).text
+            return snmp.text_opened(found.opened)
         except Corrupt as e:
             self._counters.malformed += 1
             return f"undecodable: {e}: 0x{record.data[:SHOWN_BYTES_MAX].hex()}"

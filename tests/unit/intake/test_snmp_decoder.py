@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyasn1.codec.ber import decoder, encoder  # type: ignore[import-untyped]
 from pysnmp.proto import api
 
-from futago.intake.snmp import TrapKind, decode, normalised
+from futago.intake.snmp import TrapKind, decode, normalised, open_plain, text_opened
 from futago.runtime.faults import Corrupt
 
 v1, v2c = api.PROTOCOL_MODULES[api.SNMP_VERSION_1], api.PROTOCOL_MODULES[api.SNMP_VERSION_2C]
@@ -74,6 +74,7 @@ def test_what_pysnmp_encodes_is_decoded_as_pysnmp_decodes_it(varbinds: list[tupl
     assert trap.kind is TrapKind.TRAP
     assert trap.community == b"public"
     assert (trap.up_time, trap.trap_oid) == (5, trap_oid)
+    assert text_opened(open_plain(raw)) == trap.text
     mine = [(v.oid, v.text) for v in trap.varbinds]
     assert mine == [pair for pair in oracle if pair[0] not in (UP_TIME, TRAP_OID)]
 
@@ -139,4 +140,6 @@ def test_nothing_but_corrupt_is_raised_on_damaged_traps(data: st.DataObject) -> 
     cut = bytes(raw[: data.draw(st.integers(0, len(raw)))])
     normalised(cut)
     with contextlib.suppress(Corrupt):
-        assert decode(cut).text.startswith("trapOID=")
+        text = text_opened(open_plain(cut))
+        assert text.startswith("trapOID=")
+        assert decode(cut).text == text
