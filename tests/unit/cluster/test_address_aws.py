@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,6 @@ from futago.cluster.address.kinds import AWS_PROGRAM
 from futago.runtime.faults import Refused, Unknown
 from futago.runtime.log import Log
 from futago.setup.addresses import AddressSettings
-
-
-@pytest.fixture(scope="module")
-def cloud() -> Iterator[Emulator]:
-    with emulator() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

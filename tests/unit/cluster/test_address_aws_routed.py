@@ -86,7 +86,7 @@ def route(path: str, value: str) -> None:
 
 
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[Cloud]:
+def routed() -> Iterator[Cloud]:
     with lan() as world:
         world.switch.ip(f"addr add {CLOUD}/24 dev br0")
         world.switch.ip("link set lo up")
@@ -113,8 +113,8 @@ def listen(cloud: Cloud, to: str) -> tuple[Client, bool]:
     return client, cloud.world.client.do_elsewhere(lambda: client.run(until=lambda c: c.is_answered_by(to), limit_s=15))
 
 
-def test_client_reaches_the_member_that_the_cloud_leads_to(cloud: Cloud, keys: str) -> None:
-    world = cloud.world
+def test_client_reaches_the_member_that_the_cloud_leads_to(routed: Cloud, keys: str) -> None:
+    cloud, world = routed, routed.world
     Answers(world.a, [VIP]), Answers(world.b, [VIP])
     a, b = cloud.address(world.a, "m1", keys), cloud.address(world.b, "m2", keys, deadline_s=3)
     world.b.run(b._mover.where())  # type: ignore[union-attr]  warm, as in a controller that runs for a while

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from aws_emulator import REGION, Emulator, Network, emulator, make_network
+from aws_emulator import REGION, Emulator, Network, make_network
 
 from futago.cluster.fence import Power
 from futago.cluster.fence.kinds import open_device
 from futago.runtime.faults import Refused, Unknown
 from futago.setup.fences import FenceDevice, problem
 from futago.setup.fencing import parse_device, written
-
-
-@pytest.fixture(scope="module")
-def cloud() -> Iterator[Emulator]:
-    with emulator() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +43,6 @@ def state(cloud: Emulator, instance: str) -> str:
 
 async def test_off_and_on_do_what_they_say(cloud: Emulator, settings: FenceDevice) -> None:
     device = open_device(settings)
-    assert await device.power() is Power.ON
     await device.off()
     assert state(cloud, settings.address) == "stopped" and await device.power() is Power.OFF
     await device.on()
