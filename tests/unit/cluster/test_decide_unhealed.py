@@ -292,3 +292,9 @@ def test_peer_that_cannot_vote_but_confirms_is_left_in_peace_without_a_third_vot
 def test_member_that_cannot_write_its_question_says_so() -> None:
     d = do(SERVING, peer=heard(beat(PAIRED), ago(2.1)), durable=Durable(view=PAIRED, is_able=False))
     assert d.rule == "T1.unable" and d.state is PairState.BLOCKED and d.is_serving
+
+
+def test_member_without_memory_is_asked_nothing_while_a_promise_to_it_may_be_landing() -> None:
+    blank, writing = heard(BLANK, unfit_since=ago(3)), Durable(view=PAIRED_B, is_writing=True)
+    d = do(FOLLOWING, peer=blank, register=Register(), pg=replace(STANDBY, is_streaming=False), durable=writing)
+    assert d.rule == "B8.ask" and not any(isinstance(a, SetWants) for a in d.actions)

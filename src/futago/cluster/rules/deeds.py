@@ -83,8 +83,14 @@ def give(s: Situation) -> Actions:
 
 
 def ask_solo(s: Situation) -> Actions:
-    """A member without memory is asked in other words: it may only agree where no third vote knows what it forgot."""
-    wants = Wants(kind="drop" if s.is_peer_blank and not s.w.is_configured else "solo", epoch=Epoch(s.epoch + 1))
+    """A member without memory is asked in other words: it may only agree where no third vote knows what it forgot.
+
+    It is not asked while a view of ours is being written, which may be a promise of the same epoch to that member.
+    """
+    is_drop = s.is_peer_blank and not s.w.is_configured
+    if is_drop and s.f.durable.is_writing:
+        return ()
+    wants = Wants(kind="drop" if is_drop else "solo", epoch=Epoch(s.epoch + 1))
     return () if s.f.wants == wants else (SetWants(wants=wants),)
 
 
