@@ -128,7 +128,7 @@ def adopt(wanted: Settings) -> tuple[Settings, bool]:
 def _differing(found: Settings, wanted: Settings) -> dict[str, tuple[object, object]]:
     """Return what of a first member's settings differs: name -> (is, should be)."""
     fixed = ("pair", "member", "service", "heartbeat", "interface", "fence", "profile", "recovery")
-    moving = ("floating_ip", "floating_more", "eni")
+    moving = ("floating_ip", "floating_more")
     was, now = _flat(found), _flat(wanted)
     return {key: (was[key], now[key]) for key in (*fixed, *moving, "fence_after") if was[key] != now[key]}
 
