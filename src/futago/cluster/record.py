@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -80,7 +81,7 @@ def decided_of(d: Decision) -> Decided:
         rule=d.rule,
         reason=d.reason,
         state=d.state.value,
-        actions=tuple(repr(a) for a in d.actions),
+        actions=tuple(_SET.sub(_sorted, repr(a)) for a in d.actions),
         notes=d.notes,
         command=d.command,
         wake_at=d.wake_at,
@@ -88,6 +89,14 @@ def decided_of(d: Decision) -> Decided:
         may_act_outward=d.may_act_outward,
         is_protected=d.is_protected,
     )
+
+
+_SET = re.compile(r"frozenset\(\{([^}]*)\}\)")
+
+
+def _sorted(found: re.Match[str]) -> str:
+    """Sets have no order of their own, and another one in each process."""
+    return "{" + ", ".join(sorted(found[1].split(", "))) + "}"
 
 
 class Recorder:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -67,6 +69,27 @@ def test_what_was_recorded_comes_out_the_same(tmp_path: Path, capsys: pytest.Cap
     assert "m2 has the vote and all acknowledged data" in told
     assert "PostgreSQL: primary (was standby)" in told
     assert told.rstrip().endswith(f"{len(again)} decisions replayed, 0 came out otherwise")
+
+
+def test_order_in_a_set_is_no_difference() -> None:
+    program = (
+        "from futago.cluster.record import decided_of\n"
+        "from futago.cluster.model import At, Decision, Epoch, MemberName, PersistView, View\n"
+        "both = frozenset(MemberName(n) for n in ('m1', 'm2'))\n"
+        "view = PersistView(View(Epoch(2), MemberName('m1'), both))\n"
+        "print(decided_of(Decision((view,), At(1), 'T5.publish', 'why')).actions)"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "PYTHONHASHSEED": str(n)},
+            timeout=30,
+        ).stdout
+        for n in range(4)
+    }
+    assert len(told) == 1 and b"{'m1', 'm2'}" in told.pop()
 
 
 def test_decision_that_comes_out_otherwise_is_named_and_fails(
