@@ -8,7 +8,7 @@ here, too.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from hashlib import blake2b
 from typing import Generic, NamedTuple, TypeVar
 
@@ -19,7 +19,7 @@ from futago.intake.snmp import INFORM, VERSION_2C, VERSION_3, Opened
 from futago.runtime.faults import Corrupt
 
 REMEMBERED_MAX = 50_000
-WAITING_MAX = 10_000  # beyond it INFORMs are not taken: their senders repeat them
+WAITING_MAX = 10_000  # beyond it INFORMs are taken and not answered: their senders repeat them
 
 Key = bytes
 To = TypeVar("To")
@@ -79,12 +79,7 @@ class Informs(Generic[To]):
 
     def __init__(self) -> None:
         self._known: OrderedDict[Key, Place] = OrderedDict()
-        self._waiting: deque[Waiting[To]] = deque()
-
-    @property
-    def is_full(self) -> bool:
-        """No more can wait: do not take another one."""
-        return len(self._waiting) >= WAITING_MAX
+        self._waiting: dict[Key, Waiting[To]] = {}
 
     @property
     def waiting(self) -> int:
@@ -101,18 +96,17 @@ class Informs(Generic[To]):
                 self._known.popitem(last=False)
             self._known[key] = place
 
-    def wait(self, sequence: int, reply: bytes, to: To) -> None:
-        """Let an answer wait for our record. Repetitions may come out of order: their record is an old one."""
-        self._waiting.append(Waiting(sequence, reply, to))
+    def wait(self, key: Key, sequence: int, reply: bytes, to: To) -> bool:
+        """Let an answer wait for our record, in place of one to an earlier repetition; return whether there was room."""
+        if key not in self._waiting and len(self._waiting) >= WAITING_MAX:
+            return False
+        self._waiting[key] = Waiting(sequence, reply, to)
+        return True
 
     def due(self, durable: int) -> list[Waiting[To]]:
-        """Return the answers whose records are durable, in the order of arrival, and forget them."""
-        if not self._waiting:
-            return []
-        due = [one for one in self._waiting if one.sequence <= durable]
-        if due:
-            self._waiting = deque(one for one in self._waiting if one.sequence > durable)
-        return due
+        """Return the answers whose records are durable, and forget them."""
+        due = [key for key, one in self._waiting.items() if one.sequence <= durable]
+        return [self._waiting.pop(key) for key in due]
 
 
 def v2_key(record: Record) -> Key | None:

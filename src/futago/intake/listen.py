@@ -57,7 +57,7 @@ class Counters:
     informs: int = 0
     informs_answered: int = 0
     informs_repeated: int = 0
-    informs_dropped: int = 0
+    informs_unanswered: int = 0  # too many wait: recorded, and left to be repeated
     snmp_reports: int = 0
 
 

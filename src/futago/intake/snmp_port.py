@@ -107,9 +107,6 @@ class InformDesk:
             self._counters.informs_repeated += 1
             _send(came.to, reply)  # the other has it, and we have its copy
             return
-        if self.informs.is_full:
-            self._counters.informs_dropped += 1
-            return
         if place is not None and place.is_own:
             self._counters.informs_repeated += 1
             position = place.position
@@ -121,7 +118,8 @@ class InformDesk:
         is_of_now = position.incarnation == self._journal.incarnation.id
         # One of an earlier life of this receiver: the other gets older lives first, so what holds for any record of
         # this life holds for it.
-        self.informs.wait(position.sequence if is_of_now else 1, reply, came.to)
+        if not self.informs.wait(key, position.sequence if is_of_now else 1, reply, came.to):
+            self._counters.informs_unanswered += 1
 
     def release(self) -> None:
         """Answer what has become safe."""
