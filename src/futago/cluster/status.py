@@ -24,6 +24,7 @@ from futago.setup.settings import Settings
 
 Json = dict[str, Any]
 STEPS_WITHIN = 60 * S  # steps later than this belong to something else
+VOTES = ("T1", "T2", "T7p", "T7s", "F1", "F2")  # the rules by which somebody is found missing
 STEPS = ("detected", "won", "fenced", "promoted", "gate", "address", "outward")
 
 
@@ -64,7 +65,7 @@ class SwitchLog:
     def note(self, facts: Facts, decision: Decision, now: int) -> None:
         """Look at one turn."""
         view = facts.durable.view
-        if decision.rule.partition(".")[0] in ("T1", "T2", "T7p", "T7s") and not self._detected_at:
+        if decision.rule.partition(".")[0] in VOTES and not self._detected_at:
             self._detected_at = now
             self._base = facts.peer.heard_at or now
         hb = facts.peer.heartbeat
@@ -82,7 +83,7 @@ class SwitchLog:
         me = facts.cfg.me
         if before.primary == after.primary:
             kind = "solo"
-        elif (after.primary == me and facts.won_at is not None) or (
+        elif (after.primary == me and (facts.won_at is not None or self._has_shot(facts))) or (
             after.primary != me and not self._has_offered(facts)
         ):
             kind = "failover"
@@ -99,6 +100,10 @@ class SwitchLog:
             self._step("detected", self._detected_at if has_voted else self._base)
             self._step("won", now)
         self.keep(self.last)
+
+    def _has_shot(self, facts: Facts) -> bool:
+        """Was the view won by the fence, which needs nobody's consent and leaves no other trace?"""
+        return facts.cfg.authority == "fence" and bool(self._detected_at)
 
     @staticmethod
     def _has_offered(facts: Facts) -> bool:

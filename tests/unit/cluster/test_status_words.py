@@ -32,6 +32,7 @@ from futago.cluster.model import (
     Wants,
 )
 from futago.cluster.status import Surroundings, Switch, SwitchLog, role_line, status
+from futago.cluster.word import word
 from futago.runtime.clock import MS, S
 from futago.runtime.role import RoleKind, parse_line
 from futago.setup.settings import MemberSettings, PairSettings, Settings
@@ -60,7 +61,7 @@ def view(epoch: int, primary: MemberName = A, *, both: bool = True) -> View:
 
 def peer_word(**changes: object) -> Heartbeat:
     mine = Facts(cfg=replace(CFG, me=B, peer=A), durable=Durable(view=view(2)), pg=Pg(state=PgState.STANDBY))
-    return replace(room.word(mine), journals_complete=True, is_streaming=True, timeline=1, **changes)  # type: ignore[arg-type]
+    return replace(word(mine), journals_complete=True, is_streaming=True, timeline=1, **changes)  # type: ignore[arg-type]
 
 
 def facts(**changes: object) -> Facts:
@@ -178,3 +179,17 @@ def test_switch_survives_being_written_down() -> None:
     switch = Switch("failover", 3, "m2", "m1", "2026-01-01T00:00:00+00:00", [room.Step("won", 2.5)])
     text = msgspec.json.encode(switch)
     assert b'"from":"m2"' in text and msgspec.json.decode(text, type=Switch) == switch
+
+
+def test_takeover_by_the_fence_is_told_as_a_failover() -> None:
+    log = SwitchLog(keep=lambda _s: None)
+    standby = facts(pg=Pg(state=PgState.STANDBY, is_streaming=True), gate=Gate.CLOSED, address_held=False)
+    standby = replace(standby, cfg=replace(standby.cfg, me=B, peer=A, authority="fence"), met_epoch=Epoch(2))
+    standby = replace(standby, register=Register(), fence=Fence(is_configured=True))
+    log.note(standby, decide(standby, NOW), NOW)
+    silent = NOW + 60_000 * MS
+    assert decide(standby, silent).rule.startswith("F2.")
+    log.note(standby, decide(standby, silent), silent)
+    won = replace(standby, durable=Durable(view=view(3, B, both=False), stopped_epoch=Epoch(3)))
+    log.note(won, decide(won, silent + 1), silent + 1)
+    assert log.last is not None and (log.last.kind, log.last.to) == ("failover", "m2")
