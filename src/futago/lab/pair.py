@@ -26,13 +26,23 @@ JURORS = 3
 PROTECTED_WITHIN_S = 120.0
 
 
-def form_pair(lab: Lab, *, profile: str = "default", recovery: str = "auto", say: Say = silent) -> dict[str, Any]:
+def form_pair(
+    lab: Lab,
+    *,
+    profile: str = "default",
+    recovery: str = "auto",
+    floating_ip: str = FLOATING_IP,
+    is_agents_first: bool = False,
+    say: Say = silent,
+) -> dict[str, Any]:
     """Set a pair up in `lab` and wait until it is protected; a step that was done already is done again harmlessly.
 
     Args:
         lab: a lab that is up.
         profile: timing of failure detection.
         recovery: `auto` or `manual`.
+        floating_ip: with prefix length; empty for a pair without one.
+        is_agents_first: enroll the agents while there is one member only.
         say: where progress goes.
 
     Returns:
@@ -43,21 +53,28 @@ def form_pair(lab: Lab, *, profile: str = "default", recovery: str = "auto", say
     """
     first, second = lab.members
     with step("the first member: futago init", say=say):
-        lines = _init(lab, first, profile=profile, recovery=recovery)
+        lines = _init(lab, first, profile=profile, recovery=recovery, floating_ip=floating_ip)
+    if is_agents_first:
+        _enroll(lab, lines, say=say)
     with step("the second member: futago join", say=say):
         _secrets(lab, second)
         join = [*_command(lines["join_token"], "join", "--token"), *_place(lab, second), "--json"]
         second.run(join, deadline_s=660)
-    enroll = _command(lines["enroll_token"], "agent", "enroll", "--token")
-    agents = f"agents on {', '.join(h.name for h in lab.managed)}: futago agent enroll"
-    with step(agents, say=say), ThreadPoolExecutor(max_workers=2) as pool:
-        list(pool.map(lambda host: host.run([*enroll, "--name", host.name, "--json"], deadline_s=120), lab.managed))
+    if not is_agents_first:
+        _enroll(lab, lines, say=say)
     jurors = [h.name for h in lab.managed[:JURORS]]
     if len(jurors) == JURORS:
         with step(f"the third vote: futago jury set {' '.join(jurors)}", say=say):
             first.run([PROGRAM, "jury", "set", *jurors], deadline_s=120)
     with step("waiting until the pair is protected", say=say):
         return wait_protected(lab)
+
+
+def _enroll(lab: Lab, lines: dict[str, str], *, say: Say) -> None:
+    enroll = _command(lines["enroll_token"], "agent", "enroll", "--token")
+    agents = f"agents on {', '.join(h.name for h in lab.managed)}: futago agent enroll"
+    with step(agents, say=say), ThreadPoolExecutor(max_workers=2) as pool:
+        list(pool.map(lambda host: host.run([*enroll, "--name", host.name, "--json"], deadline_s=120), lab.managed))
 
 
 def _command(token: str, *words: str) -> list[str]:
@@ -77,10 +94,11 @@ def _secrets(lab: Lab, member: LabHost) -> None:
     fencing.put_files(lab, member, member.name)
 
 
-def _init(lab: Lab, first: LabHost, *, profile: str, recovery: str) -> dict[str, str]:
+def _init(lab: Lab, first: LabHost, *, profile: str, recovery: str, floating_ip: str) -> dict[str, str]:
     _secrets(lab, first)
     first.write(ADMIN_PASSWORD, admin_password(lab) + "\n", mode=0o600)
-    args = [PROGRAM, "init", "--pair", PAIR_NAME, "--floating-ip", FLOATING_IP, *_place(lab, first)]
+    args = [PROGRAM, "init", "--pair", PAIR_NAME, *_place(lab, first)]
+    args += ["--floating-ip", floating_ip] if floating_ip else []
     args += ["--admin-password-file", ADMIN_PASSWORD, "--profile", profile, "--recovery", recovery, "--json", "--yes"]
     printed: dict[str, str] = json.loads(first.run(args, deadline_s=300).stdout)
     return printed
