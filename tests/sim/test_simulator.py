@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from futago.sim.hunt import hunt, story
-from futago.sim.world import World, run_seed
+from futago.sim.hunt import hunt, story, story_lines
+from futago.sim.world import Result, World, run_seed
 
 FIRST = int(os.environ.get("FUTAGO_SIM_SEED", "0"))
 
@@ -60,11 +60,19 @@ def test_told_run_is_the_run_itself() -> None:
 def test_story_says_who_did_what_when_and_by_which_rule() -> None:
     lines = story(FIRST + 3)
     assert lines[-1].endswith("every invariant held")
-    words = [line.split(maxsplit=3) for line in lines]
+    words = [line.split(maxsplit=3) for line in lines if not line.endswith("times more)")]
     times = [float(w[0]) for w in words]
     assert times == sorted(times)
     assert {"FAULT", "WORLD", "m1", "m2", "CHECK"} <= {w[1] for w in words}
     assert any(w[1] in ("m1", "m2") and w[2].endswith(":") and "." in w[2] for w in words), "no rule is named"
+
+
+def test_what_is_done_again_and_again_is_counted() -> None:
+    told = [(i, "m1", "  does FenceOff(epoch=2)") for i in range(9)]
+    result = Result(1, story=[(0, "m1", "S10.peer-silent: why"), *told, (20, "m1", "S11.serve: why")])
+    lines = story_lines(result)
+    assert len(lines) == 6
+    assert lines[3].endswith("does FenceOff(epoch=2) (7 times more)") and "S11.serve" in lines[4]
 
 
 def test_same_story_in_another_process() -> None:

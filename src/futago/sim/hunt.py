@@ -21,6 +21,7 @@ from futago.sim.world import Result, run_seed
 ENOUGH_FOR_COVERAGE = 3000  # schedules; the rarest rule that chance finds fires about once in a thousand
 BLOCK = 50  # seeds that a worker takes at a time
 STORY_LINES_MAX = 400
+TOLD_MAX = 2  # of the same in one situation
 
 
 @dataclass(slots=True)
@@ -148,6 +149,22 @@ def story(seed: int) -> list[str]:
 
 
 def story_lines(result: Result) -> list[str]:
-    """Return a told run as lines: when, who, what."""
-    lines = [f"{at / 1e9:9.3f}  {who:6} {what}" for at, who, what in result.story]
+    """Return a told run as lines: when, who, what. What a member does again and again is told twice, then counted."""
+    lines: list[str] = []
+    told: dict[tuple[str, str], int] = {}
+    for at, who, what in result.story:
+        if not what.startswith("  "):  # a rule, a fault: from here on it is another situation
+            lines += _again(told, who)
+        told[who, what] = told.get((who, what), 0) + 1
+        if told[who, what] <= TOLD_MAX:
+            lines.append(f"{at / 1e9:9.3f}  {who:6} {what}")
+    for who in dict.fromkeys(w for w, _ in told):
+        lines += _again(told, who)
     return [*lines, f"{result.simulated_s:9.3f}  {'CHECK':6} {result.violation or 'every invariant held'}"]
+
+
+def _again(told: dict[tuple[str, str], int], who: str) -> list[str]:
+    """What one of them did more often than it was told; it is forgotten here."""
+    mine = [key for key in told if key[0] == who]
+    counts = [(key[1], told.pop(key) - TOLD_MAX) for key in mine]
+    return [f"{'':9}  {who:6} {what} ({more} times more)" for what, more in counts if more > 0]
