@@ -156,8 +156,8 @@ class CellRegister:
             return await self._until_sure(value, now_at() + int(self._put_s * S), is_seating=is_seating)
 
     async def _until_sure(self, value: Value, end_at: int, *, is_seating: bool) -> tuple[bool, Value | None]:
-        sent: set[str] = set()  # nonces of our writes whose answer was lost
-        doubtful = ""  # the mark over which they may yet be stored
+        sent = False  # the answer to a write of ours was lost: from now on nothing can be said to be surely not stored
+        doubtful = ""  # the mark that the last such write named
         why = ""
         while _left(end_at) > 0:
             try:
@@ -165,10 +165,8 @@ class CellRegister:
             except Refused as e:
                 why = str(e)
                 break
-            if found.record is not None and found.record.nonce in sent:
-                return True, value  # an earlier try had arrived
-            if sent and found.mark != doubtful:
-                sent = set()  # the mark moved: none of them can arrive any more
+            if sent and found.mark != doubtful and self._is_ours(found.record, value):
+                return True, value  # an earlier try had arrived; somebody else may have written it down anew since
             verdict, why = self._judge(found, value, is_seating=is_seating)
             if verdict is Verdict.REFUSE:
                 if sent:
@@ -182,14 +180,16 @@ class CellRegister:
             except Unknown as e:
                 why = str(e)
                 if verdict is Verdict.STORE:
-                    sent.add(record.nonce)
-                    doubtful = found.mark
+                    sent, doubtful = True, found.mark
             except Refused as e:
                 why = str(e)
                 await asyncio.sleep(min(PAUSE_S, max(0.0, _left(end_at))))
         if sent:
             raise Unknown(why or "no answer in time")
         raise Refused(why or "no answer in time")
+
+    def _is_ours(self, held: Record | None, value: Value) -> bool:
+        return held is not None and (held.seat, held.value) == (self._seat.id, value)
 
     def _judge(self, found: Found, value: Value, *, is_seating: bool) -> tuple[Verdict, str]:
         if is_seating:
