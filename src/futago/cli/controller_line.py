@@ -67,7 +67,9 @@ def finish(op: str, answers: list[Answer]) -> Answer:
         return last
     if last.get("unknown"):
         raise Unknown(str(last.get("error", "")))
-    raise OperatorFault(str(last.get("error", "refused")), hint=str(last.get("hint", "")), code=f"pair.{op}")
+    raise OperatorFault(
+        str(last.get("error", "refused")), hint=str(last.get("hint", "")), code=last.get("code") or f"pair.{op}"
+    )
 
 
 class Progress:

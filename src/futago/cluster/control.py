@@ -83,7 +83,8 @@ def refusal(fault: FutagoFault) -> Message:
     """Return a fault as an answer."""
     hint = fault.hint if isinstance(fault, OperatorFault) else ""
     what = fault.what if isinstance(fault, OperatorFault) else str(fault)
-    return {"ok": False, "error": what, "hint": hint, "unknown": isinstance(fault, Unknown)}
+    code = fault.code if isinstance(fault, OperatorFault) else ""
+    return {"ok": False, "error": what, "hint": hint, "code": code, "unknown": isinstance(fault, Unknown)}
 
 
 # --- the local window -----------------------------------------------------------------------------------------------
