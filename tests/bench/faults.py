@@ -120,6 +120,9 @@ def table(lines: list[Line]) -> str:
     if bad:
         rows += ["", "Not as it should be:", ""]
         rows += [f"- {'-'.join(k for k in (b['fault'], b['variant']) if k)}: {'; '.join(b['why'])[:400]}" for b in bad]
+    missing = [s.name for s in SCENES if (s.fault, s.variant) not in newest]
+    if missing:
+        rows += ["", f"Not run: {', '.join(missing)}."]
     return "\n".join(rows) + "\n"
 
 
