@@ -371,6 +371,7 @@ class Step:
 
     def _power_of_both(self) -> None:
         """Messages rest meanwhile: with nobody there to take them, UDP loses them before they reach any product."""
+        self.shift.wait_for_mails(1, deadline_s=15)
         self.shift.plug()
         self.shift.wait_for_mails(2, deadline_s=15)
         self.shift.hush()
