@@ -3,6 +3,7 @@
 #
 #   make demo            a whole pair on this machine, with a page to look at; DETACH=1 returns when it is protected
 #   make test            everything: check, unit tests, simulation, the lab's real faults
+#   make test-long       half an hour of longer stories in the lab
 #   make check           style, types, floors between the columns; quick, needs no root
 #   make bench           figures of the parts;  make bench-failover: outage of each failure, one JSON object a line
 #   make faults          every failure pattern in turn, one JSON object a line
@@ -25,7 +26,7 @@ SUITES := $(wildcard tests/unit tests/contract tests/sim tests/web tests/browser
 
 .PHONY: help
 help:
-	@sed -n '4,10s/^# //p' Makefile
+	@sed -n '4,12s/^# //p' Makefile
 
 # --- the environment ---
 
@@ -86,7 +87,12 @@ unit: $(READY)
 # One run of pytest over all suites, so that its summary is the last word.
 .PHONY: test
 test: $(READY) prepare-test check
-	$(BIN)/pytest $(SUITES)
+	$(BIN)/pytest -m "not long" $(SUITES)
+
+# The stories that take minutes each: every kind of third vote and fence, every rung of recovery, the drill.
+.PHONY: test-long
+test-long: $(READY) prepare-test
+	$(BIN)/pytest -m long tests/lab
 
 .PHONY: demo
 demo: $(READY)

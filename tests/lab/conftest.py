@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,10 +18,31 @@ from futago.lab.progress import say
 KEEP = "FUTAGO_LAB_KEEP"  # set: leave the lab up after the tests, to look at it
 
 
+# Stories of minutes each, half an hour in all: `make test-long`. Every other story is part of `make test`.
+LONG = {
+    "test_addresses",
+    "test_drill",
+    "test_faults_hard",
+    "test_fence_decides",
+    "test_fence_drivers",
+    "test_fence_pair",
+    "test_flight_recorder",
+    "test_jury_in_takeover",
+    "test_pair_verbs",
+    "test_recover_rungs",
+    "test_vote_in_etcd",
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything in this folder needs root and the lab."""
+    here = Path(__file__).parent
     for item in items:
+        if item.path.parent != here:
+            continue
         item.add_marker(pytest.mark.lab)
+        if item.path.stem in LONG:
+            item.add_marker(pytest.mark.long)
         if os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="the lab needs root"))
 
