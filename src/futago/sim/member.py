@@ -161,7 +161,7 @@ class SimMember:
             if self.life == life and self.is_powered and not self.is_alive:
                 self.engine.tell(self.name, "guard: no controller for a second: last will")
                 self.gate_open = self.address = False
-                self.db.stop(PgState.STOPPED)
+                self.db.stop(PgState.ABSENT if self.db.state is PgState.ABSENT else PgState.STOPPED)
 
         self.engine.after(GUARD_NS, last_will)
 
