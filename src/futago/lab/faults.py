@@ -410,6 +410,7 @@ def _clock_shim(d: Daemon, host: str, _: list[str]) -> Stages:
     d.inside(host, "true")  # it must be on
     clock.install(d.host(host).disks.root)
     d.inside(host, "systemctl", "daemon-reload")
+    d.inside(host, "sync")  # a power cut comes next, perhaps
     return {}
 
 
