@@ -28,8 +28,8 @@ LONG = {
     "test_fence_pair",
     "test_flight_recorder",
     "test_jury_in_takeover",
-    "test_pair_verbs",
-    "test_recover_rungs",
+    "test_lab_pair_verbs",
+    "test_lab_recover_rungs",
     "test_vote_in_etcd",
 }
 
