@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from test_recover_rungs import members, recover, shut_down
+from test_lab_recover_rungs import members, recover, shut_down
 
 from futago.lab.lab import PROGRAM, Lab, LabHost
 from futago.lab.pair import wait_for_pair, wait_protected
