@@ -16,7 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parent.parent
-SEEDS_MAX = 900
+SEEDS_MAX = 4000
 LIMIT_S = 240
 HUNT = """
 import json, sys

@@ -443,7 +443,7 @@ def _deadlines(s: Situation) -> Iterator[int]:
     for link in f.peer.links:
         if link.echo_at is not None:
             yield link.echo_at + cfg.t_det
-            yield link.echo_at + cfg.t_det + cfg.bias
+            yield link.echo_at + cfg.t_det + cfg.bias + 2 * cfg.h
     if s.is_peer_hung and f.peer.wants_since is not None:
         yield f.peer.wants_since + KILLED_NS
     for since in (s.pg.unconfirmed_since, f.peer.unfit_since, f.peer.wants_since, f.wants_since):

@@ -327,7 +327,12 @@ class Postgres:
         """Kill all of it; return when nothing of it is left. Raises Unknown if processes hang in the kernel."""
         if self.board.pg.state in RUNNING:
             self.board.put_pg(state=PgState.STOPPING)
-        await self.unit.kill()
+        try:
+            await self.unit.kill()
+        except Unknown:
+            if self.board.pg.state is PgState.STOPPING:
+                self.board.put_pg(state=PgState.HUNG)  # so that it is killed again, and its end is noticed as a death
+            raise
         self.death.forget()
         self._ended.set()
         self._fell(is_death=False)

@@ -327,7 +327,8 @@ class Situation:
         if peer.said_bye or self.silence >= self.cfg.t_det + self.cfg.bias:
             return True
         # A primary that does not hear us asks W before we may; if it does not, it hears nobody, and cannot serve.
-        if self.unheard >= self.cfg.t_det + self.cfg.bias and not self.decides_by_fence:
+        # Its silence began up to a heartbeat after ours: two more keep its lead.
+        if self.unheard >= self.cfg.t_det + self.cfg.bias + 2 * self.cfg.h and not self.decides_by_fence:
             return True
         if (self.is_peer_unable or self.is_peer_blank) and self.has_third_vote:
             return True

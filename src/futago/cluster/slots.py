@@ -122,6 +122,7 @@ class Keeper:
         self._on_change = on_change
         self.is_able = True
         self._is_writing = False
+        self._is_under_way = False  # a write was handed to the thread, and its end has not reached the loop
 
     @property
     def durable(self) -> Durable:
@@ -161,8 +162,11 @@ class Keeper:
     async def recheck(self) -> None:
         """Write the present record again: does the disk still take it? Sets `is_able`; never raises.
 
-        A success also overwrites whatever a failed write may have left, since it goes onto the same page.
+        A success also overwrites whatever a failed write may have left, since it goes onto the same page. Beside a write
+        that is under way nothing is written: the present record would come after the new one, and win.
         """
+        if self._is_under_way:
+            return
         with contextlib.suppress(Refused, Unknown):
             await self._put(self._record)
 
@@ -173,9 +177,10 @@ class Keeper:
             Unknown: late; it may still land, and then `durable` changes.
             Refused: the disk refused it.
         """
-        if self._worker.busy_ns:
+        if self._is_under_way:
             self._set_able(False)
             raise Unknown("an earlier write has not ended")
+        self._is_under_way = True
         if (record.view, record.intent) != (self._record.view, self._record.intent):
             self._is_writing = True
         try:
@@ -191,13 +196,21 @@ class Keeper:
     def _write(self, record: Record) -> None:
         """In the worker's thread, one at a time: write and sync the next slot; only then is the record ours."""
         seq = self._seq + 1
-        slot = pack(record, seq)
-        if os.pwrite(self._fd, slot, (seq % 2) * SLOT_BYTES) != SLOT_BYTES:
-            raise OSError("short write")
-        os.fdatasync(self._fd)
+        try:
+            slot = pack(record, seq)
+            if os.pwrite(self._fd, slot, (seq % 2) * SLOT_BYTES) != SLOT_BYTES:
+                raise OSError("short write")
+            os.fdatasync(self._fd)
+        except BaseException:
+            self._worker.call_in_loop(self._failed)
+            raise
         self._worker.call_in_loop(self._landed, record, seq)
 
+    def _failed(self) -> None:
+        self._is_under_way = False
+
     def _landed(self, record: Record, seq: int) -> None:
+        self._is_under_way = False
         self._record, self._seq, self._is_writing = record, seq, False
         self._on_change()
 

@@ -239,7 +239,7 @@ class DataVolume:
             await asyncio.sleep(LOOK_S)
             view, pg = board.read_durable().view, board.pg
             try:
-                if pg.state is PgState.DIED and view is not None and view.primary == board.cfg.me:
+                if pg.state in (PgState.DIED, PgState.STOPPED) and view is not None and view.primary == board.cfg.me:
                     await self.release()
                 elif pg.state in (PgState.PRIMARY, PgState.STANDBY) and pg.is_disk_ok and not self.suspect:
                     await self.restore()

@@ -214,13 +214,13 @@ def test_standby_gives_the_primary_a_head_start_at_the_third_vote() -> None:
 def test_standby_takes_over_from_a_primary_that_hears_nobody_though_it_is_heard() -> None:
     """Every frame to the primary is lost, on all networks: it closes its gate and cannot ask W either."""
     hb = replace(FOLLOWING.peer.heartbeat, gate_open=False)
-    for unheard, rule in ((2 * S + S // 10, "B6.wait-stream"), (2 * S + 4 * S // 10, "T2.intent")):
+    for unheard, rule in ((2 * S + 6 * S // 10, "B6.wait-stream"), (2 * S + 8 * S // 10, "T2.intent")):
         links = (Link("service", FRESH, At(NOW - unheard)), Link("heartbeat", FRESH, At(NOW - unheard)))
         d = do(FOLLOWING, peer=heard(hb, links=links), pg=replace(STANDBY, is_streaming=False))
         assert d.rule == rule
     assert decide(
         replace(FOLLOWING, peer=heard(hb, links=(Link("service", FRESH, At(NOW - 2 * S)),))), NOW
-    ).wake_at <= (NOW + FOLLOWING.cfg.bias)
+    ).wake_at <= (NOW + FOLLOWING.cfg.bias + 2 * FOLLOWING.cfg.h)
 
 
 def test_standby_does_not_wait_out_a_handover_of_a_primary_whose_database_does_not_die() -> None:

@@ -149,3 +149,22 @@ def test_what_a_killed_predecessor_wrote_is_synced_before_it_is_believed(
 
     asyncio.run(start())
     assert order == ["sync", "read"]
+
+
+async def test_recheck_beside_a_write_under_way_never_puts_the_older_record_on_top(tmp_path: Path) -> None:
+    """In the same turn of the loop: the write is queued, and its thread has not taken it yet."""
+    path = tmp_path / "s"
+    keeper = Keeper(path, on_change=lambda: None)
+    await keeper.put_view(view(4))
+    for epoch in range(5, 60):
+        await asyncio.gather(keeper.put_view(view(epoch)), keeper.recheck(), keeper.recheck())
+        assert newest(path.read_bytes())[0].view == view(epoch)
+    assert keeper.durable.is_able and not keeper.durable.is_writing
+
+
+async def test_second_write_beside_one_under_way_is_unknown_and_the_next_one_works(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path / "s", on_change=lambda: None)
+    first, second = await asyncio.gather(keeper.put_view(view(4)), keeper.put_intent(Epoch(9)), return_exceptions=True)
+    assert first is None and isinstance(second, Unknown)
+    await keeper.put_intent(Epoch(9))
+    assert (keeper.durable.view, keeper.durable.intent, keeper.durable.is_able) == (view(4), 9, True)

@@ -87,7 +87,8 @@ def ask_solo(s: Situation) -> Actions:
 
     It is not asked while a view of ours is being written, which may be a promise of the same epoch to that member.
     """
-    is_drop = s.is_peer_blank and not s.w.is_configured
+    may_know = not s.decides_by_fence or s.f.met_epoch == s.epoch  # else the peer may have gone on alone, by a shot
+    is_drop = s.is_peer_blank and not s.w.is_configured and may_know
     if is_drop and s.f.durable.is_writing:
         return ()
     wants = Wants(kind="drop" if is_drop else "solo", epoch=Epoch(s.epoch + 1))
