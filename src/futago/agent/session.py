@@ -205,7 +205,7 @@ class Session:
         if not self.is_obeyed:
             self._counters.stale_orders += 1
         elif not self._keeper.stop(run_id):
-            self._stream.post(RunsReport(held=[], absent=[run_id]))
+            self._stream.post(RunsReport(held=[], absent=[], stopped=[run_id]))
 
     def _ask(self, ask: Ask) -> None:
         if len(ask.run_ids) > ASK_RUNS_MAX:

@@ -17,6 +17,7 @@ from typing import Any
 
 from futago.jobs import store
 from futago.jobs.board import Batch, Board, Entry, order_of
+from futago.jobs.claims import is_run_id, presentable
 from futago.jobs.definitions import read_net
 from futago.jobs.hub import AgentHub, Connected, Heard
 from futago.jobs.model import AT_AGENT, ENDS, JobState, Net
@@ -286,9 +287,12 @@ class JobsEngine:
             asyncio.get_running_loop().call_later(LAZY_S, self._wake.set)
 
     def _ended(self, agent: str, said: RunEnded) -> None:
+        said = presentable(said)
         entry = self._board.entries.get(said.run_id)
         if entry is None:
-            if len(self._strays) < STRAYS_MAX:
+            if not is_run_id(said.run_id):
+                self._log.error("jobs.strange_run", agent=agent, run_id=said.run_id[:100])
+            elif len(self._strays) < STRAYS_MAX:
                 self._strays[said.run_id] = (agent, said)
         elif entry.job.host != agent:
             self._log.error("jobs.wrong_agent", run_id=said.run_id, agent=agent, host=entry.job.host)
@@ -300,13 +304,14 @@ class JobsEngine:
     def _report(self, agent: str, report: RunsReport) -> None:
         for run_id in report.held:
             self._taken(run_id)
+        for run_id in report.stopped:
+            if self._board.never_taken(run_id, now_utc()):
+                self._urgent()
         for run_id in report.absent:
             entry = self._board.entries.get(run_id)
             if entry is None or entry.job.host != agent:
                 continue
-            if self._board.never_taken(run_id, now_utc()):
-                self._urgent()
-            elif entry.state is JobState.ORDERED:
+            if entry.state is JobState.ORDERED:
                 self.counters.sent_again += 1
                 self._order(entry)
             elif entry.state is JobState.RUNNING:

@@ -35,6 +35,12 @@ class Known:
     schedule: Schedule
     table: Timetable
     counted_utc: datetime
+    calendar: Calendar | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What the next start follows from."""
+        return (self.schedule.model_dump_json(), self.calendar, self.counted_utc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,8 @@ async def read_known(conn: Connection) -> tuple[list[Known], list[str]]:
 
 def _known(row: ScheduleRow, calendars: Mapping[str, Calendar]) -> Known:
     schedule = Schedule.model_validate(dict(row.spec))
-    return Known(schedule, schedule.timetable(calendars), row.counted_utc)
+    calendar = calendars[schedule.calendar] if schedule.calendar else None
+    return Known(schedule, schedule.timetable(calendars), row.counted_utc, calendar)
 
 
 def upcoming(known: list[Known], *, since: datetime, until: datetime, count_max: int) -> list[Upcoming]:
@@ -93,6 +100,9 @@ class Scheduler:
         self._fired = fired
         self._now = now
         self._log = context.log.bind(engine="schedules")
+        # The first instant after what was counted, of each schedule: walking a timetable may take long where a calendar is
+        # closed for long, and nothing of it changes from one second to the next.
+        self._first: dict[tuple[object, ...], datetime | None] = {}
 
     async def run(self) -> None:
         """Work until cancelled. A failed round is made again."""
@@ -112,15 +122,18 @@ class Scheduler:
         """
         now = self._now()
         pause = timedelta(seconds=ROUND_S)
-        for known in await self._read():
-            if not known.schedule.enabled:
-                continue
-            found = due(known.table, since=known.counted_utc, now=now)
-            if found.instants:
+        enabled = [k for k in await self._read() if k.schedule.enabled]
+        before, self._first = self._first, {}
+        for known in enabled:
+            first = before[known.key] if known.key in before else await asyncio.to_thread(_first, known)
+            if first is not None and first <= now:
+                found = await asyncio.to_thread(due, known.table, since=known.counted_utc, now=now)
                 await self._fire(known.schedule, found, now)
-            following = next(known.table.after(max(now, known.counted_utc)), None)
-            if following is not None:
-                pause = min(pause, max(following.at_utc - now, timedelta(0)))
+                pause = timedelta(0)  # what comes next follows from what is counted now
+                continue
+            self._first[known.key] = first
+            if first is not None:
+                pause = min(pause, first - now)
         return pause.total_seconds()
 
     async def _read(self) -> list[Known]:
@@ -171,6 +184,11 @@ class Scheduler:
             await store.add_events(conn, [event], epoch=self._context.epoch)
 
         await self._context.store.commit(write, name="jobs.fire_failed")
+
+
+def _first(known: Known) -> datetime | None:
+    planned = next(known.table.after(known.counted_utc), None)
+    return planned.at_utc if planned else None
 
 
 def _events(schedule: Schedule, found: Due, now: datetime) -> list[EventRow]:

@@ -53,13 +53,21 @@ class CronTable:
     def after(self, since: datetime) -> Iterator[Planned]:
         """Yield what is planned later than `since`."""
         give_up = since.astimezone(UTC) + LOOK_AHEAD
-        for at in cron.instants_after(self.expression, self.zone, since):
-            day = at.astimezone(self.zone).date()
-            if self.if_closed is IfClosed.RUN or self.kept.is_open(day):
-                give_up = at + LOOK_AHEAD
-                yield Planned(at, day)
-            elif at > give_up:
+        closed: date | None = None
+        while True:
+            for at in cron.instants_after(self.expression, self.zone, since):
+                day = at.astimezone(self.zone).date()
+                if self.if_closed is IfClosed.RUN or self.kept.is_open(day):
+                    give_up = at + LOOK_AHEAD
+                    yield Planned(at, day)
+                elif at <= give_up:
+                    closed = day
+                    break  # the rest of a closed day is not walked
+                else:
+                    return
+            else:
                 return
+            since = instant(closed + DAY, timedelta(0), self.zone) - timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,11 +152,12 @@ class Ask(msgspec.Struct, frozen=True, tag="ask"):
 
 class RunsReport(msgspec.Struct, frozen=True, tag="report"):
     """Answer to Ask: `held` were taken and have not ended, `absent` were never taken. For those that ended, RunEnded
-    follows.
+    follows. `stopped`: answer to Stop, never taken; nothing that was sent before can start them any more.
     """
 
     held: list[str]
     absent: list[str]
+    stopped: list[str] = []
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat"):

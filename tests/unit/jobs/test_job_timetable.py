@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, date, datetime, time, timedelta
+from time import process_time
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -102,6 +103,18 @@ def test_day_that_never_comes_ends_the_timetable_instead_of_searching_for_ever()
     closed = CalendarObject(name="bank", weekdays=["mon"])
     schedule = Schedule(name="s", job_net="n", cron="0 0 * * 2", calendar="bank")
     assert list(schedule.timetable({"bank": closed.calendar()}).after(_utc(2026, 1, 1))) == []
+
+
+def test_closed_days_are_left_out_whole_however_often_the_expression_is_due() -> None:
+    """Every five minutes of days that are never open: nine years of instants would block whoever walks them."""
+    weekend = CalendarObject(name="bank", weekdays=["sat", "sun"])
+    schedule = Schedule(name="s", job_net="n", cron="*/5 * * * 1-5", calendar="bank")
+    began = process_time()
+    assert list(schedule.timetable({"bank": weekend.calendar()}).after(_utc(2026, 1, 1))) == []
+    daily = Schedule(name="s", job_net="n", cron="*/5 * * * *", calendar="bank").timetable({"bank": weekend.calendar()})
+    first = next(daily.after(_utc(2026, 11, 16)))
+    assert first == Planned(_utc(2026, 11, 21), date(2026, 11, 21))
+    assert process_time() - began < 2  # a second and more for each of 680,000 instants, if they were walked
 
 
 @pytest.mark.parametrize(

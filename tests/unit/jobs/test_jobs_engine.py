@@ -721,6 +721,25 @@ async def test_clock_that_jumps_back_fires_nothing_twice(store: Store, clock: Cl
     assert await keys(store) == ["13:00:00+00:00", "14:00:00+00:00"]
 
 
+async def test_changed_calendar_starts_nothing_that_its_old_days_had_kept_closed(store: Store, clock: Clock) -> None:
+    """The Friday before was closed; on Sunday somebody opens it."""
+    bank = "kind: Calendar\nname: bank\n"
+    closed = bank + "closed: ['2026-01-01']\n"
+    text = "---\n".join((closed, "kind: Schedule\nname: daily\njob_net: n\ncron: '0 9 * * *'\ncalendar: bank\n"))
+    await store.commit(lambda c: apply(c, parse(text)), name="test.apply")
+    since = datetime(2026, 1, 1, 8, tzinfo=UTC)
+    await store.commit(
+        lambda c: c.execute("UPDATE schedule SET changed_utc = %s WHERE schedule_name = 'daily'", (since,)), name="t"
+    )
+    await store.commit(lambda c: apply(c, parse(bank)), name="test.apply")
+    [(changed,)] = await store.read(_changed, name="test.changed")
+    assert changed > since
+
+
+async def _changed(conn: Connection) -> list[tuple[Any, ...]]:
+    return await (await conn.execute(b"SELECT changed_utc FROM schedule WHERE schedule_name = 'daily'")).fetchall()
+
+
 async def test_schedule_of_a_net_that_is_gone_complains_once(store: Store, clock: Clock) -> None:
     await store.commit(lambda c: c.execute(b"DELETE FROM job_net"), name="test.delete")
     clock.now += timedelta(minutes=1)

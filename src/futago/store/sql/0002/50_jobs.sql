@@ -7,6 +7,15 @@ CREATE TABLE calendar (
     created_utc   timestamptz NOT NULL DEFAULT now()
 );
 
+-- A schedule counts from the change of its calendar, too: what the old one had closed was never promised.
+CREATE FUNCTION calendar_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE schedule SET changed_utc = now() WHERE spec->>'calendar' = NEW.calendar_name;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER calendar_changed AFTER UPDATE OF spec ON calendar FOR EACH ROW
+    WHEN (OLD.spec IS DISTINCT FROM NEW.spec) EXECUTE FUNCTION calendar_changed();
+
 ALTER TABLE job_session ADD COLUMN business_date date;  -- null: none, as when a person started it
 
 ALTER TABLE job_run
