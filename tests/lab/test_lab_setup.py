@@ -44,7 +44,7 @@ WRITTEN_BY_JOIN = (
     "/run/futago/controller.sock",
 )
 # What the programs write as they run, beside what set-up writes.
-CHANGING = r"view\.slots|admission\.json|\.lock|decisions.*|vote\.memory\.json|last_switch\.json|volume\.json"
+CHANGING = r"view\.slots|admission\.json|\.lock|.*\.record|vote\.memory\.json|last_switch\.json|volume\.json"
 
 
 @pytest.fixture(scope="module")
