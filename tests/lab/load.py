@@ -71,10 +71,22 @@ class Night:
             member
         ) in self.lab.members:  # UDP that waits for an address to be resolved is dropped by the sender's kernel
             self.senders.host.run(["ping", "-c", "2", "-i", "0.2", "-W", "2", member.address])
+        self._wait_for_rules()
         self.senders.start()
         self.writer.start(prefix=f"api{time.monotonic_ns()}")
         wanted = before + 2000
         assert self.api.wait_for_events(monitor="numbered", count=wanted, deadline_s=60) >= wanted, "no messages arrive"
+
+    def _wait_for_rules(self) -> None:
+        """Wait until the monitors that were just applied are at work: what came before them made no event, rightly."""
+        before, end = self.api.event_count(monitor="numbered"), time.monotonic() + 30
+        for number in count(1):
+            assert time.monotonic() < end, "the monitors that were applied do not work"
+            text = f"SEQ=probe{time.time_ns()}-{number}"
+            self.senders.host.run(["logger", "-n", self.lab.members[0].address, "-P", "514", "-d", text])
+            time.sleep(0.2)
+            if self.api.event_count(monitor="numbered") > before:
+                return
 
     def start_net(self) -> int:
         """Start the net of 40 jobs; return its session."""
