@@ -11,7 +11,7 @@ import typer
 from futago.cli.remote import AsJson, Ca, Remote, Servers, TokenFile, way
 from futago.cli.tables import instant, table, took
 from futago.jobs.model import Operation
-from futago.web.model import (
+from futago.web.job_model import (
     AskedOperation,
     AskedRerun,
     JobNets,

@@ -9,7 +9,7 @@ import typer
 
 from futago.cli.remote import AsJson, Ca, Remote, Servers, TokenFile, way
 from futago.cli.tables import instant, table
-from futago.web.model import PlannedStart, Schedules, Upcoming
+from futago.web.job_model import PlannedStart, Schedules, Upcoming
 
 schedule_app = typer.Typer(no_args_is_help=True, help="Show schedules and the starts that they will make.")
 

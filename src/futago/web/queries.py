@@ -13,7 +13,7 @@ import msgspec
 from psycopg.rows import class_row
 
 from futago.store.commit import Connection
-from futago.web import model
+from futago.web import job_model, model
 from futago.web.model import EventFilter, EventPage, Order, SamplePage
 
 SESSIONS_MAX = 500
@@ -214,30 +214,30 @@ FROM job_run WHERE session_id = %s ORDER BY started_utc NULLS LAST, job_name, at
 """
 
 
-async def job_nets(conn: Connection) -> list[model.JobNet]:
+async def job_nets(conn: Connection) -> list[job_model.JobNet]:
     """Return all job nets by name."""
-    cursor = conn.cursor(row_factory=class_row(model.JobNet))
+    cursor = conn.cursor(row_factory=class_row(job_model.JobNet))
     await cursor.execute(_JOB_NETS)
     return await cursor.fetchall()
 
 
 async def sessions(
     conn: Connection, *, before: int | None = None, net: str | None = None, session: int | None = None, limit: int
-) -> list[model.Session]:
+) -> list[job_model.Session]:
     """Return runs of job nets, newest first."""
-    cursor = conn.cursor(row_factory=class_row(model.Session))
+    cursor = conn.cursor(row_factory=class_row(job_model.Session))
     await cursor.execute(_SESSIONS, {"before": before, "net": net, "session": session, "limit": limit})
     return await cursor.fetchall()
 
 
-async def session_detail(conn: Connection, session_id: int) -> model.SessionDetail | None:
+async def session_detail(conn: Connection, session_id: int) -> job_model.SessionDetail | None:
     """Return one run with its jobs; None if there is none of that number."""
     found = await sessions(conn, session=session_id, limit=1)
     if not found:
         return None
-    cursor = conn.cursor(row_factory=class_row(model.JobRun))
+    cursor = conn.cursor(row_factory=class_row(job_model.JobRun))
     await cursor.execute(_JOB_RUNS, (session_id,))
-    return model.SessionDetail(**found[0].model_dump(), jobs=await cursor.fetchall())
+    return job_model.SessionDetail(**found[0].model_dump(), jobs=await cursor.fetchall())
 
 
 async def open_tables(conn: Connection) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from futago.runtime.clock import now_utc
 from futago.web import render
-from futago.web.model import Session
+from futago.web.job_model import Session
 from futago.web.pages.overview import strip
 from futago.web.texts import TEXTS, Language
 from web_bench import Bench, status

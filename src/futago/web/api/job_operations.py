@@ -13,7 +13,7 @@ from futago.runtime.clock import S, now_at
 from futago.runtime.faults import OperatorFault
 from futago.store.commit import Connection
 from futago.web.allow import SCHEMES, JobStarter
-from futago.web.model import AskedOperation, AskedRerun, OperationDone, RunsAgain
+from futago.web.job_model import AskedOperation, AskedRerun, OperationDone, RunsAgain
 from futago.web.rooms import InRooms
 
 router = APIRouter(tags=["jobs"], dependencies=SCHEMES)

@@ -12,7 +12,7 @@ from futago.store.commit import Connection
 from futago.web import queries
 from futago.web.allow import SCHEMES, JobStarter, Reader
 from futago.web.faults import not_found
-from futago.web.model import JobNets, Session, SessionDetail, Sessions, Started
+from futago.web.job_model import JobNets, Session, SessionDetail, Sessions, Started
 from futago.web.rooms import InRooms
 
 router = APIRouter(tags=["jobs"], dependencies=SCHEMES)

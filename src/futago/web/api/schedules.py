@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from futago.jobs.schedules import read_known, upcoming
 from futago.runtime.clock import now_utc
 from futago.web.allow import SCHEMES, Reader
-from futago.web.model import PlannedStart, Schedule, Schedules, Upcoming
+from futago.web.job_model import PlannedStart, Schedule, Schedules, Upcoming
 from futago.web.rooms import InRooms
 
 router = APIRouter(tags=["jobs"], dependencies=SCHEMES)

@@ -22,6 +22,7 @@ from futago.web.allow import PairOperator, Reader
 from futago.web.controller_link import Operation
 from futago.web.faults import ControllerSilent, not_found
 from futago.web.identity import COOKIE
+from futago.web.job_model import Session
 from futago.web.model import (
     EventPage,
     FenceStatus,
@@ -33,7 +34,6 @@ from futago.web.model import (
     PairState,
     PairStatus,
     Priority,
-    Session,
     Source,
 )
 from futago.web.render import render
