@@ -225,13 +225,21 @@ class Manager:
 
     async def _beat(self) -> None:
         """Tell the controller, from inside our loop, that it turns."""
+        is_away = False  # told once, not at every beat: a controller that is being upgraded would fill the log
         while True:
             service.notify_watchdog()
             try:
                 async with asyncio.timeout(BEAT_ANSWER_S):
                     await self._beat_once()
-            except (OSError, TimeoutError):
-                pass  # the controller is away: it will ask systemd about us when it is back
+            except (OSError, TimeoutError) as e:
+                # It will ask systemd about us when it is back.
+                if not is_away:
+                    self.log.warning("manager.controller_away", error=str(e) or type(e).__name__)
+                is_away = True
+            else:
+                if is_away:
+                    self.log.event("manager.controller_back")
+                is_away = False
             await asyncio.sleep(BEAT_S)
 
     async def _beat_once(self) -> None:

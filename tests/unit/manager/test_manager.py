@@ -215,6 +215,27 @@ async def test_beats_reach_the_controller_twice_a_second(bench: Bench) -> None:
     assert all(0.4 < gap < 1 for gap in gaps)
 
 
+async def test_controller_that_is_away_is_told_once_and_so_is_its_return(
+    tmp_path: Path, bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[str] = []
+
+    def tells(event: str) -> bool:
+        told.extend(json.loads(line)["event"] for line in capsys.readouterr().err.splitlines())
+        return event in told
+
+    await _until(lambda: len(bench.controller.beats) >= 1)
+    path = tmp_path / "controller.sock"
+    path.rename(tmp_path / "away.sock")
+    await _until(lambda: tells("manager.controller_away"))
+    beats = len(bench.controller.beats)
+    await asyncio.sleep(1.2)  # two beats more that fail are not told
+    (tmp_path / "away.sock").rename(path)
+    await _until(lambda: tells("manager.controller_back"))
+    assert len(bench.controller.beats) > beats
+    assert told.count("manager.controller_away") == 1
+
+
 async def test_engine_that_the_world_threw_out_is_started_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run_out() -> None:
         bench.engines.story.append("thrown out")
