@@ -282,6 +282,7 @@ class Receiver:
             self._turns.turn(self.journal.clock.now_ns(), self._udp)
             self.upstream.note_time(loop.time())
             self._release()  # going solo, too, makes answers safe
+            self.relp.tend(self.journal.clock.now_ns())
             if self.journal.is_congested != self._is_paused:
                 self._set_paused(self.journal.is_congested)
             if not self._is_paused:

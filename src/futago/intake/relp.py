@@ -10,7 +10,7 @@ is acknowledged by its record instead of being recorded again. Source: the RELP 
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -24,6 +24,9 @@ _HEAD_BYTES_MAX = 2 * _NUMBER_DIGITS_MAX + _COMMAND_CHARS_MAX + 3
 REPEATED_MAX = 512  # frames of one connection that are remembered; librelp's window is 128
 UNDERWAY_NS = 2_000_000_000  # an acknowledgement may be lost with its connection for so long
 CONNECTIONS_MAX = 2000  # broken connections that are remembered
+FRAMES_MAX = 100_000  # remembered frames of all of them, some 25 MB ...
+SOURCE_FRAMES_MAX = 20_000  # ... of which one sender may have so many
+REMEMBERED_NS = 24 * 3600 * 1_000_000_000  # a client that comes back later has begun anew
 OFFERS = b"relp_version=0\nrelp_software=futago\ncommands=syslog"
 
 
@@ -37,12 +40,27 @@ class RelpFrame(NamedTuple):
 
 
 class RelpFraming:
-    """Cuts one connection's bytes into frames."""
+    """Cuts one connection's bytes into frames. Of an unfinished frame never more than DATA_BYTES_MAX and a head is held:
+    what a cut one has beyond that is passed over as it comes.
+    """
 
-    __slots__ = ("_buffer",)
+    __slots__ = ("_buffer", "_cut", "_needed", "_skip")
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._needed = 0  # bytes without which the first frame in the buffer is not whole
+        self._cut: RelpFrame | None = None  # one whose rest is being passed over
+        self._skip = 0  # bytes of that rest, the LF at its end included
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that an unfinished frame holds."""
+        return len(self._buffer) + (len(self._cut.data) if self._cut is not None else 0)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Has a frame begun that has not ended?"""
+        return bool(self._buffer) or self._cut is not None
 
     def receive_data(self, data: bytes) -> list[RelpFrame]:
         """Take what came and return the frames that it completes.
@@ -50,23 +68,42 @@ class RelpFraming:
         Raises:
             RemoteProtocolFault: not RELP; frames before that are lost, so the caller closes and the sender repeats.
         """
-        buffer = self._buffer + data if self._buffer else data
         frames: list[RelpFrame] = []
+        if self._cut is not None:
+            data = self._passed_over(data, frames)
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return frames  # looking at it again with each byte that comes would cost the square of its length
+            data = bytes(self._buffer)
+            self._buffer.clear()
         at = 0
-        while at < len(buffer):
-            if buffer[at] == 0x0A:  # some clients end a frame twice
+        while at < len(data):
+            if data[at] == 0x0A:  # some clients end a frame twice
                 at += 1
                 continue
-            found = self._frame(buffer, at)
-            if found is None:
+            end = self._frame(data, at, frames)
+            if end == at:
+                self._buffer += data[at:]
                 break
-            frame, at = found
-            frames.append(frame)
-        self._buffer = buffer[at:]
+            at = end
         return frames
 
-    @staticmethod
-    def _frame(buffer: bytes, at: int) -> tuple[RelpFrame, int] | None:
+    def _passed_over(self, data: bytes, frames: list[RelpFrame]) -> bytes:
+        """Pass over the rest of a frame that was too long; return what comes behind it."""
+        assert self._cut is not None
+        if len(data) < self._skip:
+            self._skip -= len(data)
+            return b""
+        if data[self._skip - 1] != 0x0A:
+            raise RemoteProtocolFault("a RELP frame that does not end where it says")
+        frames.append(self._cut)
+        self._cut = None
+        return data[self._skip :]
+
+    def _frame(self, buffer: bytes, at: int, frames: list[RelpFrame]) -> int:
+        """Take the frame at `at` and return where the next begins; `at` itself if it is not whole."""
+        self._needed = 0
         head = buffer[at : at + _HEAD_BYTES_MAX + 1]
         number, _, rest = head.partition(b" ")
         command, _, rest = rest.partition(b" ")
@@ -75,7 +112,7 @@ class RelpFraming:
             is_possible = len(head) <= _HEAD_BYTES_MAX and (number.isdigit() or not number)
             if not is_possible:
                 raise RemoteProtocolFault("not a RELP frame")
-            return None
+            return at
         length = rest[:end]
         if not (number.isdigit() and command.isalpha() and length.isdigit()) or len(length) > _NUMBER_DIGITS_MAX:
             raise RemoteProtocolFault("not a RELP frame")
@@ -85,12 +122,23 @@ class RelpFraming:
         start = at + len(number) + len(command) + end + 2
         if buffer[start] == 0x20:
             start += 1
-        if len(buffer) <= start + size:
-            return None
-        if buffer[start + size] != 0x0A:
-            raise RemoteProtocolFault("a RELP frame that does not end where it says")
-        data = buffer[start : start + min(size, DATA_BYTES_MAX)]
-        return RelpFrame(int(number), command, data, size > DATA_BYTES_MAX), start + size + 1
+        return self._whole(buffer, at, start, size, RelpFrame(int(number), command, b"", size > DATA_BYTES_MAX), frames)
+
+    def _whole(
+        self, buffer: bytes, at: int, start: int, size: int, frame: RelpFrame, frames: list[RelpFrame]
+    ) -> int:
+        end = start + size
+        if len(buffer) > end:
+            if buffer[end] != 0x0A:
+                raise RemoteProtocolFault("a RELP frame that does not end where it says")
+            frames.append(frame._replace(data=buffer[start : min(end, start + DATA_BYTES_MAX)]))
+            return end + 1
+        if frame.is_cut and len(buffer) - start >= DATA_BYTES_MAX:
+            self._cut = frame._replace(data=buffer[start : start + DATA_BYTES_MAX])
+            self._skip = end + 1 - len(buffer)
+            return len(buffer)
+        self._needed = min(end + 1, start + DATA_BYTES_MAX if frame.is_cut else end + 1) - at
+        return at
 
 
 def response(number: int, text: bytes = b"200 OK") -> bytes:
@@ -118,32 +166,70 @@ class Sent(NamedTuple):
     position: Position
 
 
+class _Broken(NamedTuple):
+    at_ns: int
+    frames: list[Sent]
+
+
 class Memory:
-    """The last frames of connections that broke, by sender's address."""
+    """The last frames of connections that broke, by sender's address. Bounded in connections, frames and age; a sender
+    that breaks thousands of connections makes its own be forgotten, not those of others.
+    """
 
     def __init__(self) -> None:
-        self._broken: OrderedDict[tuple[bytes, int], list[Sent]] = OrderedDict()
-        self._number = 0
+        self._broken: dict[bytes, deque[_Broken]] = {}  # senders in the order in which they broke last
+        self.connections = 0
+        self.frames = 0
 
-    def broke(self, source: bytes, frames: list[Sent]) -> None:
+    def broke(self, source: bytes, frames: list[Sent], at_ns: int) -> None:
         """Remember what a connection ended with; in the order of its frames."""
         if not frames:
             return
-        self._number += 1
-        self._broken[source, self._number] = frames
-        while len(self._broken) > CONNECTIONS_MAX:
-            self._broken.popitem(last=False)
+        own = self._broken.pop(source, None) or deque()
+        self._broken[source] = own
+        own.append(_Broken(at_ns, frames))
+        self.connections += 1
+        self.frames += len(frames)
+        while len(own) > 1 and self._frames_of(source) > SOURCE_FRAMES_MAX:
+            self._forget_oldest_of(source)
+        while self.connections > CONNECTIONS_MAX:
+            self._forget_oldest_of(max(self._broken, key=lambda one: len(self._broken[one])))
+        while self.frames > FRAMES_MAX:
+            self._forget_oldest_of(max(self._broken, key=self._frames_of))
+
+    def _frames_of(self, source: bytes) -> int:
+        return sum(len(one.frames) for one in self._broken[source])
+
+    def forget_older(self, now_ns: int) -> None:
+        """Forget what has become too old."""
+        for source in list(self._broken):
+            while source in self._broken and self._broken[source][0].at_ns < now_ns - REMEMBERED_NS:
+                self._forget_oldest_of(source)
+
+    def _forget_oldest_of(self, source: bytes) -> None:
+        own = self._broken[source]
+        self._gone(own.popleft())
+        if not own:
+            del self._broken[source]
+
+    def _gone(self, one: _Broken) -> None:
+        self.connections -= 1
+        self.frames -= len(one.frames)
 
     def begins_with(self, source: bytes, first: bytes) -> list[Sent]:
         """Return, and forget, the remembered frames from the one with the identity `first` on; empty if a new connection
         does not begin with a repetition.
         """
-        for key in [key for key in self._broken if key[0] == source]:
-            frames = self._broken[key]
-            at = next((i for i, sent in enumerate(frames) if sent.identity == first), -1)
+        own = self._broken.get(source, ())
+        for one in own:
+            at = next((i for i, sent in enumerate(one.frames) if sent.identity == first), -1)
             if at >= 0:
-                del self._broken[key]
-                return frames[at:]
+                assert isinstance(own, deque)
+                own.remove(one)
+                self._gone(one)
+                if not own:
+                    del self._broken[source]
+                return one.frames[at:]
         return []
 
 
@@ -186,4 +272,4 @@ class Repetitions:
         """The connection ended without a goodbye; `is_unheard`: acknowledgements are known not to have arrived."""
         since_ns = 0 if is_unheard else now_ns - UNDERWAY_NS
         doubtful = [sent for at_ns, sent in self._acknowledged if at_ns >= since_ns]
-        self._memory.broke(self._source, [*doubtful, *self._unacknowledged, *(self._expected or ())])
+        self._memory.broke(self._source, [*doubtful, *self._unacknowledged, *(self._expected or ())], now_ns)

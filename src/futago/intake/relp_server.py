@@ -13,12 +13,17 @@ from futago.intake.listen import TCP_CONNECTIONS_MAX, Addresses, Counters, names
 from futago.intake.model import Flag, Position, Protocol, Record
 from futago.intake.own import OwnJournal
 from futago.intake.relp import Memory, RelpFrame, RelpFraming, Repetitions, Sent
+from futago.runtime.clock import S
 from futago.runtime.faults import RemoteProtocolFault
 
 UNACKNOWLEDGED_MAX = 2048  # frames of one connection; a client that sends more waits
 SILENCE_MS = 1000  # nothing came for so long, although something of ours waits to be confirmed
 _TCP_INFO = struct.Struct("=24xI24xII")  # tcpi_unacked, tcpi_last_data_recv, tcpi_last_ack_recv
-REMEMBERED_NS = 120 * 1_000_000_000  # records of the tail that may be repeated after a restart
+REMEMBERED_NS = 120 * S  # records of the tail that may be repeated after a restart
+UNFINISHED_NS = 60 * S  # a frame that has not ended by then never will
+UNREAD_NS = 60 * S  # a client that does not take our answers for so long has gone
+UNFINISHED_BYTES_MAX = 32 << 20  # of all connections together; beyond it, those that hold the most are closed
+TEND_NS = 1 * S
 
 
 class RelpDesk:
@@ -36,7 +41,9 @@ class RelpDesk:
         self.counters = counters
         self.memory = Memory()
         self.opened: set[RelpConnection] = set()
+        self.unfinished_bytes = 0
         self._durable = durable
+        self._tended_ns = 0
 
     def release(self) -> None:
         """Acknowledge what has become safe."""
@@ -44,6 +51,25 @@ class RelpDesk:
             durable = self._durable()
             for connection in tuple(self.opened):
                 connection.acknowledge(durable)
+
+    def release_one(self, connection: RelpConnection) -> None:
+        """Acknowledge on one connection what is safe."""
+        connection.acknowledge(self._durable())
+
+    def tend(self, now_ns: int) -> None:
+        """End connections whose clients have stopped in the middle, and forget what is too old. To be called often."""
+        if now_ns - self._tended_ns < TEND_NS:
+            return
+        self._tended_ns = now_ns
+        for connection in tuple(self.opened):
+            connection.tend(now_ns)
+        self.memory.forget_older(now_ns)
+
+    def note_unfinished(self, more_bytes: int) -> None:
+        """Keep count of what unfinished frames hold, and keep it bounded."""
+        self.unfinished_bytes += more_bytes
+        while more_bytes > 0 and self.unfinished_bytes > UNFINISHED_BYTES_MAX:
+            max(self.opened, key=lambda one: one.unfinished_bytes).give_up()
 
     def note(self, records: list[Record], *, incarnation: str) -> None:
         """Take the last records of the own journal, after a restart: their senders' connections broke."""
@@ -53,7 +79,7 @@ class RelpDesk:
                 sent = Sent(relp.identity(record.data), Position(incarnation, record.sequence))
                 last.setdefault((record.source, record.port), []).append(sent)
         for (source, _), frames in last.items():
-            self.memory.broke(source, frames)
+            self.memory.broke(source, frames, records[-1].time_ns)
 
 
 class RelpConnection(asyncio.Protocol):
@@ -70,6 +96,10 @@ class RelpConnection(asyncio.Protocol):
         self._is_closing = False
         self._is_held = False
         self._is_congested = False
+        self._is_unread = False
+        self._unfinished_since_ns = 0  # 0: no frame is unfinished
+        self._unread_since_ns = 0  # 0: our answers are taken
+        self.unfinished_bytes = 0
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -94,23 +124,69 @@ class RelpConnection(asyncio.Protocol):
             self.pause()
 
     def data_received(self, data: bytes) -> None:
+        if self._repetitions is None:
+            return  # what comes after the end
         try:
-            for frame in self._framing.receive_data(data):
+            frames = self._framing.receive_data(data)
+            for frame in frames:
                 self._take(frame)
         except RemoteProtocolFault:
-            self._desk.counters.relp_faults += 1
             self._desk.journal.hand()
-            if self.transport is not None:
-                self.transport.close()
+            self.give_up()
             return
         self._desk.journal.hand()
+        self._note_unfinished(is_new=bool(frames))
         if len(self._waiting) >= UNACKNOWLEDGED_MAX:
             self._is_held = True
             self._flow()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._desk.opened.discard(self)
+        self._hold_nothing()
         self._break(is_unheard=False)
+
+    def pause_writing(self) -> None:
+        """The client does not take our answers: say no more, and take no more from it."""
+        self._is_unread = True
+        self._unread_since_ns = self._desk.journal.clock.now_ns()
+        self._flow()
+
+    def resume_writing(self) -> None:
+        """The client has taken them."""
+        self._is_unread = False
+        self._unread_since_ns = 0
+        self._flow()
+        self._desk.release_one(self)
+
+    def tend(self, now_ns: int) -> None:
+        """End the connection if its client has stopped in the middle of a frame, or takes no answers."""
+        is_unread = self._unread_since_ns and now_ns - self._unread_since_ns > UNREAD_NS
+        is_unfinished = self._unfinished_since_ns and now_ns - self._unfinished_since_ns > UNFINISHED_NS
+        if is_unread or (is_unfinished and not self._is_silenced):
+            self.give_up()
+
+    def give_up(self) -> None:
+        """End a connection whose client does not keep to the protocol."""
+        self._desk.counters.relp_faults += 1
+        self._desk.opened.discard(self)
+        self._hold_nothing()
+        self._break(is_unheard=self._is_unread)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _note_unfinished(self, *, is_new: bool) -> None:
+        """Keep count of a frame that has begun; `is_new`: others ended since this one could have begun."""
+        if not self._framing.is_unfinished:
+            self._unfinished_since_ns = 0
+        elif is_new or not self._unfinished_since_ns:
+            self._unfinished_since_ns = self._desk.journal.clock.now_ns()
+        more = self._framing.pending_bytes - self.unfinished_bytes
+        self.unfinished_bytes += more
+        self._desk.note_unfinished(more)
+
+    def _hold_nothing(self) -> None:
+        self._framing = RelpFraming()
+        self._note_unfinished(is_new=False)
 
     def is_dead_end_of(self, source: bytes) -> bool:
         """Is this a connection of `source` whose acknowledgements do not arrive: one that the sender has given up?"""
@@ -126,6 +202,7 @@ class RelpConnection(asyncio.Protocol):
     def supersede(self) -> None:
         """The sender has begun anew elsewhere."""
         self._desk.opened.discard(self)
+        self._hold_nothing()
         self._break(is_unheard=True)
         if self.transport is not None:
             self.transport.abort()
@@ -143,11 +220,15 @@ class RelpConnection(asyncio.Protocol):
     def resume(self) -> None:
         """Read again."""
         self._is_congested = False
+        if self._unfinished_since_ns:
+            self._unfinished_since_ns = self._desk.journal.clock.now_ns()  # it could not go on meanwhile
         self._flow()
 
     def acknowledge(self, durable: int) -> None:
         """Tell the client what is safe, in the order in which it sent."""
         if not self._waiting or self.transport is None or self.transport.is_closing() or self._repetitions is None:
+            return
+        if self._is_unread:
             return
         said: list[bytes] = []
         while self._waiting and self._waiting[0][0] <= durable:
@@ -203,10 +284,15 @@ class RelpConnection(asyncio.Protocol):
         is_of_now = position.incarnation == journal.incarnation.id
         self._waiting.append((position.sequence if is_of_now else 1, frame.number))
 
+    @property
+    def _is_silenced(self) -> bool:
+        """Do we not read at present?"""
+        return self._is_congested or self._is_held or self._is_unread
+
     def _flow(self) -> None:
         if self.transport is None or self.transport.is_closing():
             return
-        if self._is_congested or self._is_held:
+        if self._is_silenced:
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
