@@ -20,6 +20,7 @@ from futago.runtime.faults import Corrupt
 
 REMEMBERED_MAX = 50_000
 WAITING_MAX = 10_000  # beyond it INFORMs are taken and not answered: their senders repeat them
+WAITING_BYTES_MAX = 16 << 20  # of their answers, likewise
 
 Key = bytes
 To = TypeVar("To")
@@ -53,20 +54,37 @@ def answered_inform(data: bytes) -> tuple[Opened, bytes] | None:
 
 def wants_answer_v3(data: bytes) -> bool:
     """Return whether a datagram is a v3 message whose sender wants an answer: an INFORM, or the question for our engine
-    id that comes before it. What security says of it is not looked at here.
+    id that comes before it; some devices say so of traps, too. What security says of it is not looked at here.
     """
     try:
-        at, end = expect(data, 0, len(data), SEQUENCE)
-        start, at = expect(data, at, end, INTEGER)
-        if integer(data, start, at) != VERSION_3:
-            return False
-        head, head_end = expect(data, at, end, SEQUENCE)
-        _, at = expect(data, head, head_end, INTEGER)
-        _, at = expect(data, at, head_end, INTEGER)
-        start, at = expect(data, at, head_end, STRING)
+        at, end = _head_v3(data)
+        _, at = expect(data, at, end, INTEGER)
+        _, at = expect(data, at, end, INTEGER)
+        start, at = expect(data, at, end, STRING)
     except Corrupt:
         return False
     return at - start == 1 and bool(data[start] & 4)
+
+
+def engine_named(data: bytes) -> bytes:
+    """Return the engine id that a v3 message names; empty if none, or if it cannot be read."""
+    try:
+        _, at = _head_v3(data)
+        start, stop = expect(data, at, len(data), STRING)
+        start, stop = expect(data, start, stop, SEQUENCE)
+        start, stop = expect(data, start, stop, STRING)
+    except Corrupt:
+        return b""
+    return data[start:stop]
+
+
+def _head_v3(data: bytes) -> tuple[int, int]:
+    """Return the bounds of a v3 message's header. Raises Corrupt: of another version."""
+    at, end = expect(data, 0, len(data), SEQUENCE)
+    start, at = expect(data, at, end, INTEGER)
+    if integer(data, start, at) != VERSION_3:
+        raise Corrupt("SNMP: not version 3")
+    return expect(data, at, end, SEQUENCE)
 
 
 def key_of(source: bytes, port: int, identity: bytes) -> Key:
@@ -80,6 +98,7 @@ class Informs(Generic[To]):
     def __init__(self) -> None:
         self._known: OrderedDict[Key, Place] = OrderedDict()
         self._waiting: dict[Key, Waiting[To]] = {}
+        self.waiting_bytes = 0
 
     @property
     def waiting(self) -> int:
@@ -98,15 +117,20 @@ class Informs(Generic[To]):
 
     def wait(self, key: Key, sequence: int, reply: bytes, to: To) -> bool:
         """Let an answer wait for our record, in place of one to an earlier repetition; return whether there was room."""
-        if key not in self._waiting and len(self._waiting) >= WAITING_MAX:
+        before = self._waiting.get(key)
+        more = len(reply) - (len(before.reply) if before is not None else 0)
+        if (before is None and len(self._waiting) >= WAITING_MAX) or self.waiting_bytes + more > WAITING_BYTES_MAX:
             return False
         self._waiting[key] = Waiting(sequence, reply, to)
+        self.waiting_bytes += more
         return True
 
     def due(self, durable: int) -> list[Waiting[To]]:
         """Return the answers whose records are durable, and forget them."""
         due = [key for key, one in self._waiting.items() if one.sequence <= durable]
-        return [self._waiting.pop(key) for key in due]
+        found = [self._waiting.pop(key) for key in due]
+        self.waiting_bytes -= sum(len(one.reply) for one in found)
+        return found
 
 
 def v2_key(record: Record) -> Key | None:

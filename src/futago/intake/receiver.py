@@ -41,7 +41,7 @@ TURN_S = 0.1
 MARK_S = 1.0
 HOUSEKEEPING_S = 2.0
 OPTIONS_S = 1.0
-UNSERVED_S = 10.0  # a port that could not be opened is tried again
+UNSERVED_S = 10.0  # ports that could not be opened are tried again, and certificates looked at
 INFORMS_TAIL_BYTES = 16 << 20  # of the own journal is read at the start, for INFORMs that will be repeated
 JOURNAL_BYTES_MAX = 16 << 30  # both journals together
 FREE_BYTES_MIN = 512 << 20  # left to the others on the disk ...
@@ -262,18 +262,21 @@ class Receiver:
         ]
 
     async def _follow_options(self) -> None:
-        """Serve what the options want; what cannot be served is tried again."""
-        loop, tried_at_s = asyncio.get_running_loop(), 0.0
+        """Serve what the options want; what cannot be served is tried again, and so are certificates that were renewed."""
+        loop, tried_at_s, told = asyncio.get_running_loop(), 0.0, list[str]()
         while True:
             is_changed = self.options.look()
             if is_changed and self.options.fault:
                 self._log.warning("receiver.options_refused", fault=self.options.fault)
-            is_missing = bool(self._option_servers.faults) and loop.time() - tried_at_s > UNSERVED_S
-            if is_changed or is_missing or not tried_at_s:
+            if is_changed or not tried_at_s or loop.time() - tried_at_s > UNSERVED_S:
                 tried_at_s = loop.time()
                 await self._option_servers.follow(self.options.current)
-                if is_changed and self._option_servers.faults:
-                    self._log.warning("receiver.not_served", faults=self._option_servers.faults)
+                if self._option_servers.faults != told:
+                    told = list(self._option_servers.faults)
+                    if told:
+                        self._log.warning("receiver.not_served", faults=told)
+                    else:
+                        self._log.event("receiver.served")
             await asyncio.sleep(OPTIONS_S)
 
     async def _turn(self) -> None:

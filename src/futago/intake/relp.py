@@ -82,10 +82,12 @@ class RelpFraming:
             if data[at] == 0x0A:  # some clients end a frame twice
                 at += 1
                 continue
-            end = self._frame(data, at, frames)
+            frame, end = self._frame(data, at)
             if end == at:
                 self._buffer += data[at:]
                 break
+            if frame is not None:
+                frames.append(frame)
             at = end
         return frames
 
@@ -101,8 +103,8 @@ class RelpFraming:
         self._cut = None
         return data[self._skip :]
 
-    def _frame(self, buffer: bytes, at: int, frames: list[RelpFrame]) -> int:
-        """Take the frame at `at` and return where the next begins; `at` itself if it is not whole."""
+    def _frame(self, buffer: bytes, at: int) -> tuple[RelpFrame | None, int]:
+        """Return the frame at `at`, and where the next begins; `at` itself if it is not whole."""
         self._needed = 0
         head = buffer[at : at + _HEAD_BYTES_MAX + 1]
         number, _, rest = head.partition(b" ")
@@ -112,7 +114,7 @@ class RelpFraming:
             is_possible = len(head) <= _HEAD_BYTES_MAX and (number.isdigit() or not number)
             if not is_possible:
                 raise RemoteProtocolFault("not a RELP frame")
-            return at
+            return None, at
         length = rest[:end]
         if not (number.isdigit() and command.isalpha() and length.isdigit()) or len(length) > _NUMBER_DIGITS_MAX:
             raise RemoteProtocolFault("not a RELP frame")
@@ -122,23 +124,20 @@ class RelpFraming:
         start = at + len(number) + len(command) + end + 2
         if buffer[start] == 0x20:
             start += 1
-        return self._whole(buffer, at, start, size, RelpFrame(int(number), command, b"", size > DATA_BYTES_MAX), frames)
+        return self._whole(buffer, at, start, size, RelpFrame(int(number), command, b"", size > DATA_BYTES_MAX))
 
-    def _whole(
-        self, buffer: bytes, at: int, start: int, size: int, frame: RelpFrame, frames: list[RelpFrame]
-    ) -> int:
+    def _whole(self, buffer: bytes, at: int, start: int, size: int, frame: RelpFrame) -> tuple[RelpFrame | None, int]:
         end = start + size
         if len(buffer) > end:
             if buffer[end] != 0x0A:
                 raise RemoteProtocolFault("a RELP frame that does not end where it says")
-            frames.append(frame._replace(data=buffer[start : min(end, start + DATA_BYTES_MAX)]))
-            return end + 1
+            return frame._replace(data=buffer[start : min(end, start + DATA_BYTES_MAX)]), end + 1
         if frame.is_cut and len(buffer) - start >= DATA_BYTES_MAX:
             self._cut = frame._replace(data=buffer[start : start + DATA_BYTES_MAX])
             self._skip = end + 1 - len(buffer)
-            return len(buffer)
-        self._needed = min(end + 1, start + DATA_BYTES_MAX if frame.is_cut else end + 1) - at
-        return at
+            return None, len(buffer)
+        self._needed = start + DATA_BYTES_MAX - at if frame.is_cut else end + 1 - at
+        return None, at
 
 
 def response(number: int, text: bytes = b"200 OK") -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from futago.intake.informs import Informs, Place, answered_inform, key_of, v2_key, wants_answer_v3
+from futago.intake.informs import Informs, Place, answered_inform, engine_named, key_of, v2_key, wants_answer_v3
 from futago.intake.listen import DRAIN_MAX, Addresses, Counters, UdpPort, stamp_of
 from futago.intake.model import Position, Protocol, Record
 from futago.intake.options import OptionsWatch
@@ -86,15 +86,18 @@ class InformDesk:
             return
         self._record(came, time_ns)
 
-    def _answered(self, came: Datagram, answer: Answer) -> None:
+    def _answered(self, came: Datagram, answer: Answer | None) -> None:
         now_ns = self._journal.clock.now_ns()
+        if answer is None:
+            # An INFORM is for our engine, and its sender repeats it. What names another is a trap, or no INFORM for us.
+            answer = Answer(0, is_foreign=engine_named(came.data) not in (b"", self.usm.engine_id))
         if answer.identity:
             self._inform(came, answer.identity, answer.reply, now_ns)
-        elif answer.is_foreign:
-            self._record(came, now_ns)
         elif answer.reply:
             self._counters.snmp_reports += 1
             _send(came.to, answer.reply)
+        if answer.is_foreign:
+            self._record(came, now_ns)
         self._journal.hand()
 
     def _record(self, came: Datagram, time_ns: int) -> None:
@@ -141,8 +144,8 @@ class InformDesk:
             elif self.usm.is_wanted and wants_answer_v3(record.data):
                 self.usm.ask(record.data, partial(self._recorded, record, place), is_recorded=True)
 
-    def _recorded(self, record: Record, place: Place, answer: Answer) -> None:
-        if answer.identity:
+    def _recorded(self, record: Record, place: Place, answer: Answer | None) -> None:
+        if answer is not None and answer.identity:
             self.informs.note(key_of(record.source, record.port, answer.identity), place)
 
 

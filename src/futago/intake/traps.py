@@ -18,6 +18,7 @@ from futago.runtime.faults import Corrupt
 
 SHOWN_BYTES_MAX = 256
 LOOKED_MAX = 4096
+LOOKED_BYTES_MAX = 8 << 20  # of datagrams; what was opened of them is about as much again
 _DOUBTS = {
     Doubt.LEVEL: "its security level is not its user's",
     Doubt.TIME: "its sender's clock says that it is old: a repetition",
@@ -58,14 +59,17 @@ class TrapReader:
         self._security = Security(options.users)
         self._times = SenderTimes()
         self._looked: dict[bytes, Notification] = {}  # between the merge and the effect, of the same datagram
+        self._looked_bytes = 0
         self._counters = counters
 
     def look(self, data: bytes) -> Notification:
         """Return a datagram looked into, but for the time window."""
         known = self._looked.get(data)
         if known is None:
-            if len(self._looked) >= LOOKED_MAX:
+            self._looked_bytes += len(data)
+            if len(self._looked) >= LOOKED_MAX or self._looked_bytes > LOOKED_BYTES_MAX:
                 self._looked.clear()
+                self._looked_bytes = len(data)
             known = self._looked[data] = self._look(data)
         return known
 

@@ -1,6 +1,7 @@
 """The receiver's side of usm_program.py: keeps that program running and asks it.
 
-A question that gets no answer in time is forgotten, and the program started anew: the sender repeats its INFORM.
+A question that gets no answer in time is given back without one, and the program started anew: the sender repeats its
+INFORM.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
-from futago.intake.options import OptionsWatch
+from futago.intake.options import OptionsWatch, engine_id
 from futago.runtime.clock import S, now_at
 from futago.runtime.log import Log
 
 LENGTH_BYTES = 4
 PENDING_MAX = 10_000
+PENDING_BYTES_MAX = 16 << 20  # of datagrams that were asked about and not yet answered
 ANSWER_NS_MAX = 5 * S  # at the program's start it makes keys of passwords: some milliseconds each
 LOOK_S = 1.0
 AGAIN_S = 0.5
@@ -35,8 +38,8 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     """What to do with it.
 
     `identity` of an INFORM that is let through: take it, and send `reply` when it is on both disks. Without one: send
-    `reply` at once, if there is any, and take nothing. `is_foreign`: not for us to answer: take it as any other
-    datagram.
+    `reply` at once, if there is any, and take nothing. `is_foreign`: nothing that we acknowledge: take it as any other
+    datagram, whether there is a `reply` or not.
     """
 
     number: int
@@ -45,7 +48,13 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     is_foreign: bool = False
 
 
-Answered = Callable[[Answer], None]
+Answered = Callable[[Answer | None], None]  # None: there will be no answer
+
+
+class _Pending(NamedTuple):
+    answered: Answered
+    asked_at: int
+    size: int
 
 
 class UsmDesk:
@@ -59,10 +68,13 @@ class UsmDesk:
     def __init__(self, watch: OptionsWatch, pair_id: str, *, log: Log) -> None:
         self._watch = watch
         self._pair_id = pair_id
+        self.engine_id = engine_id(pair_id)
         self._log = log
         self._stdin: asyncio.StreamWriter | None = None
-        self._pending: dict[int, tuple[Answered, int]] = {}
+        self._pending: dict[int, _Pending] = {}
+        self._pending_bytes = 0
         self._before: list[tuple[bytes, Answered]] = []  # recorded ones, from before the program runs
+        self._before_bytes = 0
         self._number = 0
         self._encoder = msgspec.msgpack.Encoder()
         self.starts = 0
@@ -74,17 +86,30 @@ class UsmDesk:
         return bool(self._watch.current.snmp.users)
 
     def ask(self, data: bytes, answered: Answered, *, is_recorded: bool = False) -> None:
-        """Ask; `answered` is called in the loop, or never."""
-        if self._stdin is None and is_recorded and len(self._before) < PENDING_MAX:
+        """Ask; `answered` is called once, here or later in the loop."""
+        size = len(data)
+        has_room = len(self._before) < PENDING_MAX and self._before_bytes + size <= PENDING_BYTES_MAX
+        if self._stdin is None and is_recorded and has_room:
             self._before.append((data, answered))
+            self._before_bytes += size
             return
-        if self._stdin is None or len(self._pending) >= PENDING_MAX:
-            self.lost += 1
+        is_full = len(self._pending) >= PENDING_MAX or self._pending_bytes + size > PENDING_BYTES_MAX
+        if self._stdin is None or is_full:
+            self._lose(answered)
             return
         self._number += 1
-        self._pending[self._number] = (answered, now_at())
         question = self._encoder.encode(Question(self._number, data, is_recorded))
-        self._stdin.write(len(question).to_bytes(LENGTH_BYTES, "big") + question)
+        try:
+            self._stdin.write(len(question).to_bytes(LENGTH_BYTES, "big") + question)
+        except (OSError, RuntimeError):  # the program has ended, and we have not heard of it yet
+            self._lose(answered)
+            return
+        self._pending[self._number] = _Pending(answered, now_at(), size)
+        self._pending_bytes += size
+
+    def _lose(self, answered: Answered) -> None:
+        self.lost += 1
+        answered(None)
 
     async def run(self) -> None:
         """Keep the program running until cancelled."""
@@ -110,7 +135,7 @@ class UsmDesk:
         self.starts += 1
         listening = asyncio.create_task(self._listen(process.stdout))
         self._stdin = process.stdin
-        before, self._before = self._before, []
+        before, self._before, self._before_bytes = self._before, [], 0
         for data, answered in before:
             self.ask(data, answered, is_recorded=True)
         try:
@@ -118,8 +143,9 @@ class UsmDesk:
                 await asyncio.wait({listening}, timeout=LOOK_S)
         finally:
             self._stdin = None
-            self.lost += len(self._pending)
-            self._pending.clear()
+            lost, self._pending, self._pending_bytes = self._pending, {}, 0
+            for one in lost.values():
+                self._lose(one.answered)
             listening.cancel()
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -132,10 +158,11 @@ class UsmDesk:
         while True:
             length = int.from_bytes(await source.readexactly(LENGTH_BYTES), "big")
             answer = decoder.decode(await source.readexactly(length))
-            answered, _ = self._pending.pop(answer.number, (None, 0))
-            if answered is not None:
-                answered(answer)
+            pending = self._pending.pop(answer.number, None)
+            if pending is not None:
+                self._pending_bytes -= pending.size
+                pending.answered(answer)
 
     def _is_stuck(self) -> bool:
         oldest = next(iter(self._pending.values()), None)
-        return oldest is not None and now_at() - oldest[1] > ANSWER_NS_MAX
+        return oldest is not None and now_at() - oldest.asked_at > ANSWER_NS_MAX

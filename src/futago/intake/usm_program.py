@@ -53,7 +53,7 @@ class Answerer:
 
     def _inform(self, question: Question, message: Message, now_s: int) -> Answer:
         if message.engine_id != self._engine_id:
-            raise Doubtful(Doubt.ENGINE)
+            return self._of_another_engine(question, message, now_s)
         self._security.verified(message)
         is_late = message.boots != BOOTS or abs(message.time - (now_s - EPOCH_S)) > WINDOW_S
         if message.code and is_late and not question.is_recorded:
@@ -68,6 +68,21 @@ class Answerer:
             message, engine_id=self._engine_id, now_s=now_s, salt=self._salt.to_bytes(8, "big")
         )
         return Answer(question.number, reply, opened.data)
+
+    def _of_another_engine(self, question: Question, message: Message, now_s: int) -> Answer:
+        """Return what to do with a message that names an engine which is not ours: a sender that asks for ours, an INFORM
+        for whoever it took us for, or a trap whose sender wrongly says that it wants an answer. A trap names its
+        sender's engine and must be taken; so is what nobody can open, as it is without that flag.
+        """
+        reply = self._report(message, Doubt.ENGINE, now_s)
+        if not message.engine_id:
+            return Answer(question.number, reply)
+        try:
+            if self._security.open_message(message).tag == INFORM:
+                return Answer(question.number, reply)
+        except (Corrupt, Doubtful):
+            return Answer(question.number, reply, is_foreign=True)
+        return Answer(question.number, is_foreign=True)
 
     def _report(self, message: Message, doubt: Doubt, now_s: int) -> bytes:
         self._reported[doubt] += 1

@@ -47,3 +47,15 @@ def test_the_sender_the_port_and_the_request_make_an_inform_another() -> None:
     one = key_of(bytes(16), 1000, b"x")
     assert len({one, key_of(b"y" * 16, 1000, b"x"), key_of(bytes(16), 1001, b"x"), key_of(bytes(16), 1000, b"y")}) == 4
     assert answered_inform(b"\x30\x03junk") is None
+
+
+def test_the_bytes_of_waiting_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(informs, "WAITING_BYTES_MAX", 1000)
+    made: Informs[str] = Informs()
+    assert [made.wait(key(n), n, bytes(400), "") for n in range(4)] == [True, True, False, False]
+    assert made.wait(key(1), 2, bytes(500), "")
+    assert not made.wait(key(1), 2, bytes(700), "")
+    assert len(made.due(0)) == 1
+    assert made.waiting_bytes == 500
+    made.due(9)
+    assert made.waiting_bytes == 0

@@ -225,3 +225,34 @@ def test_options_take_effect_without_a_restart(served: tuple[Pair, dict[str, int
     one.write_options("[relp]\nport = 'x'\n")
     one.wait(lambda s: "intake.toml" in s["options_fault"])
     socket.create_connection(("127.0.0.1", fresh)).close()
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_a_port_that_is_taken_fails_alone_is_told_and_is_served_when_it_is_free(
+    served: tuple[Pair, dict[str, int]], senders_pki: Path
+) -> None:
+    (one, _), ports = served
+    with socket.create_connection(("127.0.0.1", ports["relp"]), timeout=5) as before, socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        one.write_options(f"[syslog_tls]\nport = {port}\n[relp]\nport = {ports['relp']}\n")
+        status = one.wait(lambda s: s["unbound"])
+        assert status["unbound"] == [f"syslog_tls: tcp 127.0.0.1 {port}: Address already in use"]
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            assert listens(ports["relp"]), "the other server was closed"
+            time.sleep(0.05)
+        assert not listens(ports["tls"])
+        before.sendall(b"1 syslog 5 <13>a\n")
+        assert before.recv(100) == b"1 rsp 6 200 OK\n"
+    assert (one.root / "log").read_text().count("receiver.not_served") == 1
+    one.wait(lambda s: not s["unbound"], limit_s=20)
+    assert listens(port)

@@ -92,7 +92,7 @@ async def test_a_client_that_never_reads_is_ended_and_its_frames_are_known_when_
         taken = desk.counters.syslog_relp
         desk.tend(desk.journal.clock.now_ns() + UNREAD_NS + 1)
         assert not desk.opened
-        reader, again = await connected(where)
+        _, again = await connected(where)
         again.write(frame(1, b"syslog", b"<13>%d" % (taken - 1)))
         await until(lambda: desk.counters.relp_repeated, desk)
         assert desk.counters.syslog_relp == taken
@@ -102,7 +102,7 @@ async def test_a_client_that_never_reads_is_ended_and_its_frames_are_known_when_
 
 async def test_a_frame_that_does_not_end_is_ended(tmp_path: Path) -> None:
     async with served(tmp_path) as (desk, where):
-        reader, writer = await connected(where)
+        _, writer = await connected(where)
         writer.write(frame(1, b"syslog", b"<13>whole") + b"2 syslog 500 <13>half")
         await until(lambda: desk.unfinished_bytes, desk)
         desk.tend(desk.journal.clock.now_ns() + UNFINISHED_NS // 2)

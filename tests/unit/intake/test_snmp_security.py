@@ -30,11 +30,12 @@ from test_snmp_decoder import encoded
 
 from futago.intake import ber, snmp
 from futago.intake.consume import Places
+from futago.intake.informs import engine_named
 from futago.intake.model import Protocol, Record
 from futago.intake.options import Snmp, User, engine_id
 from futago.intake.traps import TrapCounters, TrapReader
 from futago.intake.usm import BOOTS, EPOCH_S, Doubt, Doubtful, Security, SenderTimes, _sealed, localised, parse, spread
-from futago.intake.usm_desk import Question
+from futago.intake.usm_desk import Answer, Question
 from futago.intake.usm_program import Answerer
 from futago.runtime.faults import Corrupt
 from futago.store.commit import Store
@@ -182,11 +183,13 @@ SECURITY = Security(USERS)
 ENGINE = engine_id("a-pair")
 
 
-def made_inform(user: User, *, engine: bytes = ENGINE, now_s: int | None = None, value: bytes = b"x") -> bytes:
+def made_inform(
+    user: User, *, engine: bytes = ENGINE, now_s: int | None = None, value: bytes = b"x", tag: int = snmp.INFORM
+) -> bytes:
     """An INFORM as a sender would make it. Our own sealing: that it is right is shown with net-snmp and pysnmp."""
     name = ber.value(ber.OID, bytes.fromhex("2b060102010202"))
     varbinds = ber.value(ber.SEQUENCE, ber.value(ber.SEQUENCE, name + ber.value(ber.STRING, value)))
-    pdu = ber.value(snmp.INFORM, ber.integer_value(7) + ber.integer_value(0) * 2 + varbinds)
+    pdu = ber.value(tag, ber.integer_value(7) + ber.integer_value(0) * 2 + varbinds)
     scoped = ber.value(ber.SEQUENCE, ber.value(ber.STRING, engine) + ber.value(ber.STRING, b"") + pdu)
     try:
         keys = SECURITY._keys_of(user.name.encode(), engine)
@@ -240,6 +243,22 @@ def test_an_inform_is_answered_only_if_it_is_for_us_of_now_and_of_a_known_user(u
         assert (report.engine_id, report.boots, report.time) == (ENGINE, BOOTS, now_s - EPOCH_S)
         assert SECURITY._keys_of(user.name.encode(), ENGINE).auth
         assert report.flags == 1
+
+
+@pytest.mark.parametrize("user", [USERS[0], USERS[3], USERS[8]], ids=lambda user: user.name)
+def test_a_trap_whose_sender_wrongly_wants_an_answer_is_taken(user: User) -> None:
+    """Its engine is the sender's own. Of an INFORM for another engine the sender is told of ours, and repeats it."""
+    answerer, now_s = Answerer(SECURITY, ENGINE), int(time.time())
+    trap = made_inform(user, engine=b"\x80\0\0\0\x01device", tag=snmp.V2_TRAP)
+    assert answerer.answer(Question(1, trap), now_s=now_s) == Answer(1, is_foreign=True)
+    unknown = made_inform(user, engine=b"\x80\0\0\0\x01device", tag=snmp.V2_TRAP).replace(
+        user.name.encode(), user.name.encode()[::-1], 1
+    )
+    taken = answerer.answer(Question(2, unknown), now_s=now_s)
+    assert (taken.is_foreign, reported(taken.reply)) == (True, Doubt.ENGINE.value), "shown as refused, not lost"
+    assert engine_named(trap) == b"\x80\0\0\0\x01device"
+    inform = made_inform(user, engine=b"\x80\0\0\0\x01device")
+    assert not answerer.answer(Question(3, inform), now_s=now_s).is_foreign
 
 
 def test_messages_of_other_security_models_or_cut_off_are_corrupt() -> None:
