@@ -15,6 +15,7 @@ from pathlib import Path
 from futago import __version__
 from futago.agent.epoch import EpochFence
 from futago.agent.juror import Juror
+from futago.agent.ledger import LEDGER_FILE
 from futago.agent.members import MemberBook
 from futago.agent.records import Records
 from futago.agent.runs import RunKeeper
@@ -50,7 +51,7 @@ async def _serve(own: settings.AgentSettings, stop: asyncio.Event) -> int:
     nofile_soft = _raise_descriptors()
     fence = _fence(paths.AGENT_VAR / EPOCH_FILE)
     keeper = RunKeeper(Records(paths.AGENT_VAR, boot=boot), boot=boot, log=log, nofile_soft=nofile_soft)
-    await keeper.load()
+    await _load(keeper)
     me = Me(name=own.name, pair_id=own.pair_id, boot=boot, version=__version__, context=_client_context())
 
     def make_link(address: str) -> MemberLink:
@@ -76,6 +77,17 @@ async def _serve(own: settings.AgentSettings, stop: asyncio.Event) -> int:
             task.cancel()
     log.event("agent.stopped", open_runs=len(keeper.open_ids))
     return 0
+
+
+async def _load(keeper: RunKeeper) -> None:
+    try:
+        await keeper.load()
+    except Corrupt as e:
+        raise OperatorFault(
+            f"{e}. The agent cannot know which runs this host has taken.",
+            hint=f"Look at what runs here, remove {paths.AGENT_VAR / LEDGER_FILE} and restart futago-agent.",
+            code="agent.ledger-corrupt",
+        ) from e
 
 
 def _fence(where: Path) -> EpochFence:

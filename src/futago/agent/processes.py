@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Mapping
 
 from futago.agent.model import Keeper, parse_stat
 
@@ -38,26 +39,50 @@ def watch(keeper: Keeper) -> int | None:
     return fd
 
 
-def reap(pid: int) -> None:
-    """Take the exit status of a child, so that it leaves the process table; somebody else's child is left alone."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
-
-
-def signal_session(session: int, number: signal.Signals) -> int:
-    """Send a signal to every process of a session except its leader (the shim, which has to write the exit code);
-    return how many.
+def reap(pid: int) -> bool:
+    """Take the exit status of a child, so that it leaves the process table; somebody else's child is left alone.
+    Return whether there is no such child any more.
     """
-    count = 0
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == session:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
+
+
+def kill(pid: int) -> None:
+    """End a child of ours that has not been reaped."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def start_watching(pid: int) -> tuple[Keeper, int] | None:
+    """Return a child that was just started and nobody has reaped, and a descriptor as of `watch`; None if it cannot be
+    watched.
+    """
+    found = _stat(pid)  # an ended child is a zombie: it is found, and its number is still its own
+    if found is None:
+        return None
+    try:
+        return found[0], os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def signal_sessions(wanted: Mapping[int, signal.Signals]) -> dict[int, int]:
+    """Send to every process of each of these sessions its signal, except to their leaders (the shims, which have to
+    write the exit codes); return how many processes of each session got it. One walk through the process table,
+    whatever the number of sessions.
+    """
+    counts = dict.fromkeys(wanted, 0)
+    for name in os.listdir("/proc") if wanted else ():
+        if not name.isdigit() or int(name) in wanted:
             continue
         found = _stat(int(name))
-        if found is not None and found[2] == session and found[1] not in _DEAD:
+        if found is not None and found[2] in wanted and found[1] not in _DEAD:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(int(name), number)
-                count += 1
-    return count
+                os.kill(int(name), wanted[found[2]])
+                counts[found[2]] += 1
+    return counts
 
 
 def _stat(pid: int) -> tuple[Keeper, str, int] | None:

@@ -1,22 +1,25 @@
 """Runs on the disk: the only place that touches AGENT_VAR/runs. Blocking calls, made in a thread.
 
-The order of writes is the whole point. An order is durable (file, its directory, the directory of runs) before its
-shim is started. A run is removed by renaming its directory away first: a half-removed run must never look like one
-that has not started.
+The order of writes is the whole point. The directory of a run is made whole, then its id is durable in the ledger
+(ledger.py), then its shim is started. Directories are not synced: while the host is up every process sees them, and of
+a host that went down the ledger says which runs it had. A run is noted as gone before its directory is removed: a
+half-removed run must never look like one that has not started.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from futago.agent import processes
+from futago.agent.ledger import LEDGER_FILE, End, Ledger
 from futago.agent.model import (
     EXIT_BLANK,
     REFUSED_MARK,
@@ -32,6 +35,7 @@ from futago.link.orders import DETAIL_CHARS_MAX, OUTPUT_KEPT_BYTES_MAX, OUTPUT_T
 from futago.runtime.faults import Corrupt, Refused
 
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
+_FILES = ("order.json", "started", "output", "exit")
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
@@ -55,7 +59,8 @@ class Records:
 
     def __init__(self, root: Path, *, boot: str) -> None:
         self._runs = root / "runs"
-        self._gone = root / "gone"
+        self._gone = root / "gone"  # of versions before the ledger: runs that were being removed
+        self._ledger = Ledger(root / LEDGER_FILE)
         self._boot = boot
         self._encoder = msgspec.json.Encoder()
         self._decoder = msgspec.json.Decoder(Record)
@@ -65,47 +70,75 @@ class Records:
         """Return the directory of a run."""
         return self._runs / run_id
 
+    @property
+    def forgotten(self) -> list[str]:
+        """Ids of the newest committed runs, oldest first."""
+        return self._ledger.gone_ids
+
     def prepare(self) -> list[str]:
-        """Make the directories, clear away what was being removed, and return the ids of the runs that are there.
+        """Make the directories, clear away what was being removed, and return the ids of the runs that are here: those
+        that have a directory, and those that the ledger knows alone.
 
         Raises:
             Refused: the disk does not let us.
+            Corrupt: the ledger is damaged.
         """
         try:
             self._runs.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(self._gone, ignore_errors=True)
-            self._gone.mkdir(mode=0o700, exist_ok=True)
+            self._ledger.load()
+            gone = set(self._ledger.gone_ids)
+            there = {entry.name for entry in os.scandir(self._runs) if entry.is_dir(follow_symlinks=False)}
+            for run_id in there & gone:
+                self._clear(run_id)
+            there -= gone
+            for run_id in (
+                set(self._ledger.open_ids) - there
+            ):  # lost in a power cut: its end has to be told all the same
+                self.where(run_id).mkdir(mode=0o700, exist_ok=True)
+            self._ledger.begin(run_id for run_id in sorted(there) if self._is_order(run_id))
             sync_directory(self._runs.parent)
-            return sorted(entry.name for entry in os.scandir(self._runs) if entry.is_dir(follow_symlinks=False))
+            return sorted(there | set(self._ledger.open_ids))
         except OSError as e:
             raise Refused(f"{self._runs} cannot be used: {e}") from e
 
+    def _is_order(self, run_id: str) -> bool:
+        try:
+            self._decoder.decode(_read(self.where(run_id) / "order.json") or b"")
+        except msgspec.MsgspecError:
+            return False
+        return True
+
     def add(self, records: Iterable[Record]) -> list[Refused | None]:
-        """Make orders durable, all of them with one sync of the common directory; return, for each, None or why it is
-        not on the disk.
-        """
+        """Take orders, all of them with one sync; return, for each, None or why it is not durable."""
         outcomes: list[Refused | None] = []
+        made: list[str] = []
         for record in records:
             try:
                 self._add(record)
+                made.append(record.order.run_id)
                 outcomes.append(None)
             except FileExistsError as e:
                 outcomes.append(Refused(f"the run is there already: {e}"))
             except OSError as e:
-                shutil.rmtree(self.where(record.order.run_id), ignore_errors=True)
+                self._clear(record.order.run_id)
                 outcomes.append(Refused(f"the order cannot be written: {e}"))
         try:
-            sync_directory(self._runs)
-        except OSError as e:
-            return [Refused(f"{self._runs} cannot be synced: {e}") for _ in outcomes]
+            if made:
+                self._ledger.take(made)
+        except Refused as e:
+            for run_id in made:
+                self._clear(run_id)
+            return [e for _ in outcomes]
         return outcomes
 
     def _add(self, record: Record) -> None:
         where = self.where(record.order.run_id)
         where.mkdir(mode=0o700)
-        (where / "exit").write_bytes(EXIT_BLANK)
-        _write_synced(where / "order.json", self._encoder.encode(record))
-        sync_directory(where)
+        _write(where / "exit", EXIT_BLANK)
+        if record.order.script:
+            _write(where / "script", record.order.script.encode(), mode=0o444)  # the directory is closed
+        _write(where / "order.json", self._encoder.encode(record))
 
     def find(self, run_id: str) -> Found:
         """Return what is on the disk about a run, and whether its shim is alive.
@@ -121,18 +154,28 @@ class Records:
             raise Corrupt(f"{where}: no readable order: {e}") from e
         mark, keeper = parse_mark(_read(where / "started"))
         alive = keeper is not None and record.boot == self._boot and processes.is_alive(keeper)
+        code = parse_exit(_read(where / "exit"))  # read after the shim was looked for
+        end = self._ledger.end_of(run_id)
         observed = Observed(
             is_same_boot=record.boot == self._boot,
             mark=mark,
             is_alive=alive,
-            exit_code=parse_exit(_read(where / "exit")),
+            exit_code=end.code if code is None and end is not None else code,
             has_verdict=self._verdict(where) is not None,
         )
         return Found(record, observed, keeper)
 
     def has_trace(self, run_id: str) -> bool:
-        """Tell whether a shim ever took this run (used where the order itself is unreadable)."""
-        return (self.where(run_id) / "started").exists()
+        """Tell whether this run was ever taken (used where the order itself is unreadable)."""
+        return self._ledger.has(run_id) or (self.where(run_id) / "started").exists()
+
+    def has_end(self, run_id: str) -> bool:
+        """Tell whether the run's end is known, though its order is unreadable."""
+        return (
+            self._ledger.end_of(run_id) is not None
+            or parse_exit(_read(self.where(run_id) / "exit")) is not None
+            or self._verdict(self.where(run_id)) is not None
+        )
 
     def forbid(self, run_id: str) -> bool:
         """Take the run so that no shim can; False if a shim has it."""
@@ -176,8 +219,30 @@ class Records:
         except OSError as e:
             raise Refused(f"run {run_id} cannot be marked as timed out: {e}") from e
 
+    def mark_stopping(self, run_id: str) -> bool:
+        """Note that the run's stop command is started; False if that was noted before.
+
+        Raises:
+            Refused: it is not on the disk.
+        """
+        try:
+            fd = os.open(self.where(run_id) / "stopping", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            return False
+        except OSError as e:
+            raise Refused(f"run {run_id} cannot be marked as stopping: {e}") from e
+        os.close(fd)
+        return True
+
     def is_timed_out(self, run_id: str) -> bool:
         return (self.where(run_id) / "timed-out").exists()
+
+    def ended(self, run_ids: Iterable[str]) -> list[RunEnded | None]:
+        """Return, for each run, how it ended; None where no shim has left an exit code."""
+        return [
+            None if parse_exit(_read(self.where(run_id) / "exit")) is None else self.result(run_id)
+            for run_id in run_ids
+        ]
 
     def result(self, run_id: str) -> RunEnded:
         """Return how an ended run ended.
@@ -186,39 +251,48 @@ class Records:
             Corrupt: it has neither an exit code nor a verdict.
         """
         where = self.where(run_id)
-        code = parse_exit(_read(where / "exit"))
-        own = None if code is not None else self._verdict(where)
-        if code is None and own is None:
+        end = self._end(run_id)
+        own = None if end is not None else self._verdict(where)
+        if end is None and own is None:
             raise Corrupt(f"{where}: the end of the run is not recorded")
         output, size = _tail(where / "output")
-        has_keeper = parse_mark(_read(where / "started"))[1] is not None
-        timed_out = self.is_timed_out(run_id)
+        timed_out = end.is_timed_out if end else self.is_timed_out(run_id)
         return RunEnded(
             run_id=run_id,
             outcome=own.outcome if own else Outcome.TIMED_OUT if timed_out else Outcome.EXITED,
-            exit_code=code,
-            started=_modified(where / "started") if has_keeper else 0.0,
-            ended=own.ended if own else _modified(where / "exit"),
+            exit_code=end.code if end else None,
+            started=end.started if end else self._started(where),
+            ended=own.ended if own else end.ended if end else 0.0,
             output=output,
             output_bytes=size,
             detail=own.detail if own else "its time was over" if timed_out else "",
         )
 
-    def sync_ends(self, run_ids: Iterable[str]) -> None:
-        """Make exit codes durable that shims wrote while the agent was alive.
+    def _end(self, run_id: str) -> End | None:
+        """Return what the shim left, or what the ledger holds of it."""
+        where = self.where(run_id)
+        code = parse_exit(_read(where / "exit"))
+        if code is None:
+            return self._ledger.end_of(run_id)
+        return End(
+            run_id=run_id,
+            code=code,
+            is_timed_out=self.is_timed_out(run_id),
+            started=self._started(where),
+            ended=_modified(where / "exit"),
+        )
+
+    def _started(self, where: Path) -> float:
+        return _modified(where / "started") if parse_mark(_read(where / "started"))[1] is not None else 0.0
+
+    def keep_ends(self, run_ids: Iterable[str]) -> None:
+        """Make durable the ends that shims left while the agent was alive, all of them with one sync.
 
         Raises:
             Refused: the disk does not let us.
         """
-        for run_id in run_ids:
-            try:
-                for name in ("exit", "started"):
-                    _sync_file(self.where(run_id) / name)
-                sync_directory(self.where(run_id))
-            except FileNotFoundError:
-                continue  # committed and removed meanwhile
-            except OSError as e:
-                raise Refused(f"the end of run {run_id} cannot be synced: {e}") from e
+        ends = [self._end(run_id) for run_id in run_ids]
+        self._ledger.end([e for e in ends if e is not None])
 
     def trim(self, run_id: str) -> int:
         """Free the middle of an output that grew beyond its limit, while the command writes on; return the bytes
@@ -233,14 +307,26 @@ class Records:
             return 0  # not there yet, or a file system without holes: the limit then is the disk's
         return size
 
-    def remove(self, run_ids: Iterable[str]) -> None:
-        """Forget runs whose results are committed. What a crash leaves behind is reported again and forgotten then."""
+    def remove(self, run_ids: Sequence[str]) -> None:
+        """Forget runs whose results are committed. What a crash leaves behind is reported again and forgotten then.
+
+        Raises:
+            Refused: the disk does not let us; nothing was removed.
+        """
+        self._ledger.forget(run_ids)
         for run_id in run_ids:
-            try:
-                os.rename(self.where(run_id), self._gone / run_id)
-            except OSError:
-                continue  # already gone
-            shutil.rmtree(self._gone / run_id, ignore_errors=True)
+            self._clear(run_id)
+
+    def _clear(self, run_id: str) -> None:
+        """Remove the directory of a run, file by file where nothing unusual is in it."""
+        where = self.where(run_id)
+        for name in _FILES:
+            with contextlib.suppress(OSError):
+                (where / name).unlink()
+        try:
+            where.rmdir()
+        except OSError:
+            shutil.rmtree(where, ignore_errors=True)
 
     def _verdict(self, where: Path) -> OwnVerdict | None:
         content = _read(where / "verdict.json")
@@ -250,21 +336,29 @@ class Records:
             return None
 
 
+def _write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        if mode != 0o600:
+            os.fchmod(fd, mode)
+        _write_all(fd, content)
+    finally:
+        os.close(fd)
+
+
 def _write_synced(path: Path, content: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, content)
+        _write_all(fd, content)
         os.fsync(fd)
     finally:
         os.close(fd)
 
 
-def _sync_file(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _write_all(fd: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def _read(path: Path) -> bytes | None:

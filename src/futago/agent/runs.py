@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from enum import Enum
 
 from futago.agent import processes, shim
+from futago.agent.held import Answer, Counters, HeldRun, Phase
+from futago.agent.ledger import GONE_KEPT_MAX
 from futago.agent.model import Keeper, Record, Verdict, judge
 from futago.agent.records import Found, Records
+from futago.agent.stops import Stops
 from futago.link.orders import OPEN_RUNS_MAX, Order, OrderTaken, Outcome, RefusalReason, Refused, RunEnded
-from futago.runtime.clock import S, now_at, now_utc
+from futago.runtime.clock import now_utc
 from futago.runtime.faults import Corrupt, WorldFault
 from futago.runtime.faults import Refused as NotDone
 from futago.runtime.log import Log
@@ -34,50 +34,12 @@ BLANK_S = 0.05  # a shim has made its mark and not filled it: look again after t
 BLANK_LOOKS_MAX = 40
 DISK_PAUSE_S = 1.0
 KEEPING_S = 0.25  # the keeper's round: time-outs, syncs, removals
-KILL_GRACE_S = 10.0  # from SIGTERM to SIGKILL of a run whose time is over
-FORGOTTEN_MAX = 10_000  # committed runs remembered, so that a stray repeated order is recognised
-_TICK_NS = S // os.sysconf("SC_CLK_TCK")
-
-Answer = Callable[[OrderTaken | Refused], None]
+LOOKS_TOGETHER_MAX = 32  # runs whose ends are read together
+RESULTS_KEPT_MAX = 256  # read once, told at once; 16 KiB each at most
+TRIMMED_MAX = 1_000  # outputs whose size is looked at in one second
 
 
-class Phase(Enum):
-    """Where a run stands, as far as this agent process knows."""
-
-    TAKING = "taking"  # its order is being written
-    HELD = "held"  # durable; started, or about to be, or to be looked at
-    ENDED = "ended"
-
-
-@dataclass(slots=True)
-class _Run:
-    run_id: str
-    phase: Phase
-    answers: list[Answer] = field(default_factory=list)
-    order: Order | None = None
-    keeper: Keeper | None = None
-    pidfd: int = -1
-    starts: int = 0
-    blank_looks: int = 0
-    is_synced: bool = False
-    kill_at: int | None = None  # SIGTERM was sent; SIGKILL from then on
-    is_stopping: bool = False  # a person wants it ended
-
-
-@dataclass(slots=True)
-class Counters:
-    """Since this agent process started."""
-
-    taken: int = 0
-    repeated: int = 0
-    refused: int = 0
-    started: int = 0
-    adopted: int = 0
-    ended: int = 0
-    unknown: int = 0
-    committed: int = 0
-    timed_out: int = 0
-    stopped: int = 0
+_Start = NotDone | tuple[int, tuple[Keeper, int] | None]  # refused, or the shim's process and how it is watched
 
 
 class RunKeeper:
@@ -96,11 +58,16 @@ class RunKeeper:
         self._boot = boot
         self._log = log
         self._nofile_soft = nofile_soft
-        self._runs: dict[str, _Run] = {}
-        self._orders: asyncio.Queue[tuple[_Run, Order]] = asyncio.Queue(maxsize=OPEN_RUNS_MAX)
-        self._looks: asyncio.Queue[_Run] = asyncio.Queue()  # bounded by the number of runs: a run is in it at most once
+        self._runs: dict[str, HeldRun] = {}
+        self._orders: asyncio.Queue[tuple[HeldRun, Order]] = asyncio.Queue(maxsize=OPEN_RUNS_MAX)
+        self._looks: asyncio.Queue[HeldRun] = (
+            asyncio.Queue()
+        )  # bounded by the number of runs: a run is in it at most once
         self._removals: list[str] = []
         self._forgotten: OrderedDict[str, None] = OrderedDict()
+        self._results: OrderedDict[str, RunEnded] = OrderedDict()  # just read, and about to be told
+        self._trim_next = 0
+        self._stops = Stops(records, counters=self.counters, log=log, nofile_soft=nofile_soft)
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="orders")
 
     # --- asked by sessions ------------------------------------------------------------------------------------------
@@ -137,7 +104,7 @@ class RunKeeper:
             self.counters.refused += 1
             answer(Refused(order.run_id, reason, order.epoch))
             return
-        run = self._runs[order.run_id] = _Run(order.run_id, Phase.TAKING, answers=[answer], order=order)
+        run = self._runs[order.run_id] = HeldRun(order.run_id, Phase.TAKING, answers=[answer], order=order)
         self._orders.put_nowait((run, order))
 
     def _refusal(self, order: Order) -> RefusalReason | None:
@@ -159,6 +126,9 @@ class RunKeeper:
         run = self._runs.get(run_id)
         if run is None or run.phase is not Phase.ENDED:
             return None
+        known = self._results.pop(run_id, None)
+        if known is not None:
+            return known
         try:
             return await asyncio.to_thread(self._records.result, run_id)
         except Corrupt as e:
@@ -174,9 +144,10 @@ class RunKeeper:
             self._log.error("run.committed_before_end", run_id=run_id)
             return
         del self._runs[run_id]
+        self._results.pop(run_id, None)
         self._removals.append(run_id)
         self._forgotten[run_id] = None
-        while len(self._forgotten) > FORGOTTEN_MAX:
+        while len(self._forgotten) > GONE_KEPT_MAX:
             self._forgotten.popitem(last=False)
         self.counters.committed += 1
 
@@ -188,8 +159,10 @@ class RunKeeper:
         Raises:
             Refused: the directory of runs cannot be used.
         """
-        for run_id in await asyncio.to_thread(self._records.prepare):
-            run = self._runs[run_id] = _Run(run_id, Phase.HELD)
+        found = await asyncio.to_thread(self._records.prepare)
+        self._forgotten.update(dict.fromkeys(self._records.forgotten))
+        for run_id in found:
+            run = self._runs[run_id] = HeldRun(run_id, Phase.HELD)
             self._looks.put_nowait(run)
 
     async def run(self) -> None:
@@ -211,19 +184,24 @@ class RunKeeper:
             batch = [await self._orders.get()]
             while len(batch) < BATCH_MAX and not self._orders.empty():
                 batch.append(self._orders.get_nowait())
-            taken = await loop.run_in_executor(self._disk, self._records.add, self._fresh(o for _, o in batch))
-            for (run, order), fault in zip(batch, taken, strict=True):
+            begun = await loop.run_in_executor(self._disk, self._begin, [o for _, o in batch])
+            for (run, order), (fault, start) in zip(batch, begun, strict=True):
                 self._answer(run, order, fault)
-            started = [(run, order) for (run, order), fault in zip(batch, taken, strict=True) if fault is None]
-            pids = await loop.run_in_executor(self._disk, self._spawn_all, [o for _, o in started])
-            for (run, _), pid in zip(started, pids, strict=True):
-                await self._started(run, pid)
+                if start is not None:
+                    await self._started(run, start)
+
+    def _begin(self, orders: list[Order]) -> list[tuple[NotDone | None, _Start | None]]:
+        """Make orders durable, then start their shims; return, for each, why it was not taken, or what came of its
+        start.
+        """
+        faults = self._records.add(self._fresh(orders))
+        return [(fault, None if fault is not None else self._spawn(o)) for o, fault in zip(orders, faults, strict=True)]
 
     def _fresh(self, orders: Iterable[Order]) -> list[Record]:
         taken = now_utc().timestamp()
         return [Record(order=o, boot=self._boot, taken=taken) for o in orders]
 
-    def _answer(self, run: _Run, order: Order, fault: NotDone | None) -> None:
+    def _answer(self, run: HeldRun, order: Order, fault: NotDone | None) -> None:
         answers, run.answers = run.answers, []
         if fault is None:
             run.phase = Phase.HELD
@@ -235,59 +213,75 @@ class RunKeeper:
         for answer in answers:
             answer(OrderTaken(run.run_id) if fault is None else Refused(run.run_id, RefusalReason.FULL, order.epoch))
 
-    def _spawn_all(self, orders: list[Order]) -> list[int | NotDone]:
-        return [self._spawn(o) for o in orders]
-
-    def _spawn(self, order: Order) -> int | NotDone:
+    def _spawn(self, order: Order) -> _Start:
         try:
-            return shim.spawn(order, self._records.where(order.run_id), nofile_soft=self._nofile_soft)
+            pid = shim.spawn(order, self._records.where(order.run_id), nofile_soft=self._nofile_soft)
         except NotDone as e:
             return e
+        return pid, processes.start_watching(pid)
 
-    async def _started(self, run: _Run, pid: int | NotDone) -> None:
+    async def _started(self, run: HeldRun, start: _Start) -> None:
         run.starts += 1
-        if isinstance(pid, NotDone):
-            await self._give_up(run, str(pid))
+        if isinstance(start, NotDone):
+            await self._give_up(run, str(start))
             return
         self.counters.started += 1
-        keeper = processes.keeper_of(pid)
-        if keeper is None or not self._watch(run, keeper):
+        pid, watched = start
+        if watched is None:
             self._shim_ended(run, pid)
+        else:
+            self._keep_watching(run, *watched)
 
     # --- watching shims ---------------------------------------------------------------------------------------------
 
-    def _watch(self, run: _Run, keeper: Keeper) -> bool:
+    def _watch(self, run: HeldRun, keeper: Keeper) -> bool:
         fd = processes.watch(keeper)
         if fd is None:
             return False
-        run.keeper, run.pidfd = keeper, fd
-        asyncio.get_running_loop().add_reader(fd, self._shim_ended, run, keeper.pid)
+        self._keep_watching(run, keeper, fd)
         return True
 
-    def _unwatch(self, run: _Run) -> None:
+    def _keep_watching(self, run: HeldRun, keeper: Keeper, fd: int) -> None:
+        run.keeper, run.pidfd = keeper, fd
+        asyncio.get_running_loop().add_reader(fd, self._shim_ended, run, keeper.pid)
+
+    def _unwatch(self, run: HeldRun) -> None:
         if run.pidfd >= 0:
             asyncio.get_running_loop().remove_reader(run.pidfd)
             os.close(run.pidfd)
             run.pidfd = -1
 
-    def _shim_ended(self, run: _Run, pid: int) -> None:
+    def _shim_ended(self, run: HeldRun, pid: int) -> None:
         self._unwatch(run)
         processes.reap(pid)
         self._looks.put_nowait(run)
 
     async def _look(self) -> None:
         while True:
-            run = await self._looks.get()
-            try:
-                await self._settle(run)
-            except WorldFault as e:  # the disk: nothing is lost by looking again
-                self._log.error("run.look_failed", run_id=run.run_id, error=str(e))
-                self._look_later(run, DISK_PAUSE_S)
+            batch = [await self._looks.get()]
+            while len(batch) < LOOKS_TOGETHER_MAX and not self._looks.empty():
+                batch.append(self._looks.get_nowait())
+            for run, result in zip(batch, await self._read_ends(batch), strict=True):
+                if result is not None:
+                    self._ended(run, result)
+                    continue
+                try:
+                    await self._settle(run)
+                except WorldFault as e:  # the disk: nothing is lost by looking again
+                    self._log.error("run.look_failed", run_id=run.run_id, error=str(e))
+                    self._look_later(run, DISK_PAUSE_S)
 
-    def _look_later(self, run: _Run, after_s: float) -> None:
+    async def _read_ends(self, batch: list[HeldRun]) -> list[RunEnded | None]:
+        """Return the results of those whose shims have left an exit code: nearly always all of them."""
+        try:
+            return await asyncio.to_thread(self._records.ended, [r.run_id for r in batch])
+        except (OSError, Corrupt):
+            return [None] * len(batch)  # each is looked at by itself
+
+    def _look_later(self, run: HeldRun, after_s: float) -> None:
         asyncio.get_running_loop().call_later(after_s, self._looks.put_nowait, run)
 
-    async def _settle(self, run: _Run) -> None:
+    async def _settle(self, run: HeldRun) -> None:
         try:
             found = await asyncio.to_thread(self._records.find, run.run_id)
         except Corrupt as e:
@@ -298,7 +292,7 @@ class RunKeeper:
         run.order = found.record.order
         await self._act(run, found, judge(found.observed))
 
-    async def _act(self, run: _Run, found: Found, verdict: Verdict) -> None:
+    async def _act(self, run: HeldRun, found: Found, verdict: Verdict) -> None:
         match verdict:
             case Verdict.ENDED:
                 self._ended(run)
@@ -321,25 +315,28 @@ class RunKeeper:
                     run, Outcome.UNKNOWN, "the process that keeps the run was killed: its exit code is not known"
                 )
 
-    async def _settle_unreadable(self, run: _Run, error: str) -> None:
+    async def _settle_unreadable(self, run: HeldRun, error: str) -> None:
         """An order that cannot be read was never acknowledged, unless the disk is damaged: then a trace of its start
         may be there.
         """
-        if await asyncio.to_thread(self._records.has_trace, run.run_id):
+        if await asyncio.to_thread(self._records.has_end, run.run_id):
+            self._ended(run)
+        elif await asyncio.to_thread(self._records.has_trace, run.run_id):
             self._log.error("run.order_unreadable", run_id=run.run_id, error=error)
-            await self._end_by_verdict(run, Outcome.UNKNOWN, "the record of the run is damaged")
+            why = "the host lost power during the run, and its record with it"
+            await self._end_by_verdict(run, Outcome.UNKNOWN, why)
         else:
             self._runs.pop(run.run_id, None)
             await asyncio.to_thread(self._records.remove, [run.run_id])
 
-    async def _start_again(self, run: _Run, order: Order) -> None:
+    async def _start_again(self, run: HeldRun, order: Order) -> None:
         if run.starts >= STARTS_MAX:
             await self._give_up(run, "its start could not be recorded on the host's disk")
             return
-        pid = await asyncio.get_running_loop().run_in_executor(self._disk, self._spawn, order)
-        await self._started(run, pid)
+        start = await asyncio.get_running_loop().run_in_executor(self._disk, self._spawn, order)
+        await self._started(run, start)
 
-    async def _give_up(self, run: _Run, why: str) -> None:
+    async def _give_up(self, run: HeldRun, why: str) -> None:
         """End a run that has not started; if a shim was faster, it has."""
         try:
             is_ours = await asyncio.to_thread(self._records.forbid, run.run_id)
@@ -352,7 +349,7 @@ class RunKeeper:
         else:
             self._looks.put_nowait(run)
 
-    async def _end_by_verdict(self, run: _Run, outcome: Outcome, detail: str) -> None:
+    async def _end_by_verdict(self, run: HeldRun, outcome: Outcome, detail: str) -> None:
         ended = now_utc().timestamp()
         try:
             await asyncio.to_thread(self._records.give_verdict, run.run_id, outcome, detail, ended=ended)
@@ -362,14 +359,18 @@ class RunKeeper:
             return
         self.counters.unknown += outcome is Outcome.UNKNOWN
         self._log.warning("run.no_exit_code", run_id=run.run_id, outcome=outcome.value, detail=detail)
-        run.is_synced = True
+        run.is_kept = True
         self._ended(run)
 
-    def _ended(self, run: _Run) -> None:
+    def _ended(self, run: HeldRun, result: RunEnded | None = None) -> None:
         if run.phase is Phase.ENDED:
             return
         run.phase = Phase.ENDED
         run.order = None
+        if result is not None:
+            self._results[run.run_id] = result
+            while len(self._results) > RESULTS_KEPT_MAX:
+                self._results.popitem(last=False)
         self.counters.ended += 1
         self.on_ended(run.run_id)
 
@@ -381,8 +382,8 @@ class RunKeeper:
             await asyncio.sleep(KEEPING_S)
             rounds += 1
             try:
-                await self._end_overdue()
-                await self._sync_ends()
+                await self._stops.round(tuple(self._runs.values()))
+                await self._keep_ends()
                 await self._remove_committed()
                 if rounds % 4 == 0:
                     await self._trim()
@@ -390,49 +391,24 @@ class RunKeeper:
                 self._log.error("runs.keeping_failed", error=str(e))
                 await asyncio.sleep(DISK_PAUSE_S)
 
-    async def _end_overdue(self) -> None:
-        now = now_at()
-        for run in tuple(self._runs.values()):
-            if run.order is None or run.keeper is None or run.pidfd < 0:
-                continue
-            if run.kill_at is not None:
-                if now >= run.kill_at:
-                    await asyncio.to_thread(processes.signal_session, run.keeper.pid, signal.SIGKILL)
-            elif run.is_stopping:
-                await self._end(run, run.keeper)
-            elif run.order.timeout_s and now - run.keeper.start_ticks * _TICK_NS >= run.order.timeout_s * S:
-                await self._time_out(run, run.keeper)
-
-    async def _end(self, run: _Run, keeper: Keeper) -> None:
-        """End a run because a person wants it. Its exit code then says by which signal."""
-        if await asyncio.to_thread(processes.signal_session, keeper.pid, signal.SIGTERM):  # else: not begun yet
-            run.kill_at = now_at() + int(KILL_GRACE_S * S)
-            self.counters.stopped += 1
-            self._log.warning("run.stopped", run_id=run.run_id)
-
-    async def _time_out(self, run: _Run, keeper: Keeper) -> None:
-        run.kill_at = now_at() + int(KILL_GRACE_S * S)
-        self.counters.timed_out += 1
-        self._log.warning("run.timed_out", run_id=run.run_id)
-        try:
-            await asyncio.to_thread(self._records.mark_timed_out, run.run_id)
-        except NotDone as e:  # a full disk must not keep a command alive; its exit code then says 143
-            self._log.error("run.timeout_unmarked", run_id=run.run_id, error=str(e))
-        await asyncio.to_thread(processes.signal_session, keeper.pid, signal.SIGTERM)
-
-    async def _sync_ends(self) -> None:
-        ended = [r for r in self._runs.values() if r.phase is Phase.ENDED and not r.is_synced]
+    async def _keep_ends(self) -> None:
+        ended = [r for r in self._runs.values() if r.phase is Phase.ENDED and not r.is_kept]
         if ended:
-            await asyncio.to_thread(self._records.sync_ends, [r.run_id for r in ended])
+            await asyncio.to_thread(self._records.keep_ends, [r.run_id for r in ended])
             for run in ended:
-                run.is_synced = True
+                run.is_kept = True
 
     async def _remove_committed(self) -> None:
-        gone, self._removals = self._removals, []
-        if gone:
+        if gone := tuple(self._removals):
             await asyncio.to_thread(self._records.remove, gone)
+            del self._removals[: len(gone)]
 
     async def _trim(self) -> None:
+        """Look at the outputs of a part of the runs; with many of them, each has its turn every few seconds."""
         ids = [r.run_id for r in self._runs.values() if r.pidfd >= 0]
+        if len(ids) > TRIMMED_MAX:
+            begin = self._trim_next % len(ids)
+            self._trim_next = begin + TRIMMED_MAX
+            ids = (ids + ids)[begin : begin + TRIMMED_MAX]
         if ids:
             await asyncio.to_thread(lambda: [self._records.trim(i) for i in ids])

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from futago.agent.epoch import EpochFence
-from futago.agent.runs import Phase, RunKeeper
+from futago.agent.held import Phase
+from futago.agent.runs import RunKeeper
 from futago.link import tls
 from futago.link.frames import FrameStream
 from futago.link.orders import (

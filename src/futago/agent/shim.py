@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import pwd
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,8 @@ printf '%s end\n' "$code" 1<> "$1/exit"
 kill -0 "$6" 2>/dev/null || sync "$1/exit" "$1"
 exit 0
 """
+
+SCRIPT_FD = 3  # a script is read through it: its directory is closed to the users that commands run as
 
 _RESET = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD]
 
@@ -119,14 +122,39 @@ def spawn(order: Order, where: Path, *, nofile_soft: int) -> int:
         str(nofile_soft),
         str(os.getpid()),
     ]
-    files = [
+    files = _files(where)
+    env = environment(order, who)
+    if order.script:
+        files.append((os.POSIX_SPAWN_OPEN, SCRIPT_FD, str(where / "script"), os.O_RDONLY, 0))
+        env["FUTAGO_SCRIPT"] = f"/proc/self/fd/{SCRIPT_FD}"
+    return _start(argv, env, files)
+
+
+def spawn_stop(order: Order, where: Path, *, pid: int, nofile_soft: int) -> int:
+    """Start the stop command of a run, as its user, with its environment, writing to its output; return its process id.
+    FUTAGO_RUN_PID is the session (and the shim) of the run.
+
+    Raises:
+        Refused: nothing was started.
+    """
+    who = account(order.user)
+    env = {**environment(order, who), "FUTAGO_RUN_PID": str(pid)}
+    change = [] if who.uid is None else ["setpriv", f"--reuid={who.uid}", f"--regid={who.gid}", "--init-groups", "--"]
+    begin = f'ulimit -S -n {nofile_soft} 2>/dev/null; cd "$HOME" 2>/dev/null || cd /; exec "$@"'
+    argv = ["/bin/sh", "-c", begin, "futago-stop", *change, "/bin/sh", "-c", order.stop_command]
+    return _start(argv, env, _files(where))
+
+
+def _files(where: Path) -> list[tuple[int, ...] | tuple[int, int, str, int, int]]:
+    return [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, str(where / "output"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
+
+
+def _start(argv: list[str], env: dict[str, str], files: Sequence[tuple[object, ...]]) -> int:
     try:
-        return os.posix_spawn(
-            "/bin/sh", argv, environment(order, who), file_actions=files, setsid=True, setsigmask=[], setsigdef=_RESET
-        )
+        return os.posix_spawn("/bin/sh", argv, env, file_actions=files, setsid=True, setsigmask=[], setsigdef=_RESET)
     except (OSError, ValueError) as e:
         raise Refused(f"the command could not be started: {e}") from e

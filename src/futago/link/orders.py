@@ -19,6 +19,7 @@ jobs/hub.py).
 
 from __future__ import annotations
 
+import shlex
 from enum import Enum
 
 import msgspec
@@ -31,12 +32,16 @@ WELCOME_S = 5.0  # from the TCP connection to the end of the greeting, TLS inclu
 OPEN_RUNS_MAX = 20_000  # runs one agent holds at most; an order beyond is refused and comes again
 ASK_RUNS_MAX = 1_000  # ids in one Ask: a report then stays below 100 KB
 COMMAND_BYTES_MAX = 64 * 1024  # half of what one argument of execve(2) may be
+SCRIPT_BYTES_MAX = 1 << 20
+STOP_SIGNALS = ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "KILL")
+STOP_GRACE_S = 10.0  # from the order to end to SIGKILL, where a job does not say
+STOP_GRACE_S_MAX = 3600.0
 ENV_MAX = 200
 ENV_VALUE_BYTES_MAX = 8 * 1024
 OUTPUT_KEPT_BYTES_MAX = 1 << 20  # per run on the agent's disk
 OUTPUT_TAIL_CHARS_MAX = 16 * 1024  # per run in the manager's database
 DETAIL_CHARS_MAX = 500
-FRAME_BYTES_MAX = 2 << 20  # the largest honest message is an order with ENV_MAX variables of ENV_VALUE_BYTES_MAX
+FRAME_BYTES_MAX = 4 << 20  # the largest honest message is an order with a script and ENV_MAX variables
 
 
 class Outcome(Enum):
@@ -88,7 +93,9 @@ class RoleChanged(msgspec.Struct, frozen=True, tag="role"):
 
 class Order(msgspec.Struct, frozen=True, tag="order"):
     """Run this, at most once. A repeated order (same run_id) is answered with what is known. `timeout_s` 0: none.
-    `user` "": the agent's own.
+    `user` "": the agent's own. `script`: a text that the command finds as the file $FUTAGO_SCRIPT (see `script_command`).
+    To end the run, `stop_command` is run beside it, or (empty) its processes get `stop_signal`, one of STOP_SIGNALS;
+    `stop_grace_s` later what is left of it gets SIGKILL.
     """
 
     run_id: str
@@ -100,6 +107,10 @@ class Order(msgspec.Struct, frozen=True, tag="order"):
     user: str = ""
     env: dict[str, str] = {}
     timeout_s: float = 0.0
+    script: str = ""
+    stop_command: str = ""
+    stop_signal: str = "TERM"
+    stop_grace_s: float = STOP_GRACE_S
 
 
 class OrderTaken(msgspec.Struct, frozen=True, tag="taken"):
@@ -162,6 +173,20 @@ class RunsReport(msgspec.Struct, frozen=True, tag="report"):
 
 class Beat(msgspec.Struct, frozen=True, tag="beat"):
     """I am alive."""
+
+
+def script_command(script: str, arguments: str = "") -> str:
+    """Return the command that runs the script of an order: by the program that its first line names (`#!`), else by
+    /bin/sh.
+
+    Args:
+        script: the text.
+        arguments: what follows, in the shell's words.
+    """
+    first = script.split("\n", 1)[0]
+    words = first[2:].strip().split(None, 1) if first.startswith("#!") else []
+    program = " ".join(shlex.quote(w.strip()) for w in words) if words else "/bin/sh"
+    return f'exec {program} "$FUTAGO_SCRIPT" {arguments}'.rstrip()
 
 
 FromAgent = Hello | OrderTaken | Refused | RunEnded | RunsReport | Beat

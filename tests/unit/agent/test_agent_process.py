@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +21,7 @@ import msgspec
 import pytest
 
 from agent_world import WAIT_S, AgentProcess, Keys, QuietLog, active, lines, loopback, make_hub, order, standby, until
+from futago.agent.ledger import LEDGER_FILE, Ledger
 from futago.agent.model import EXIT_BLANK, Record
 from futago.jobs import hub as hub_room
 from futago.jobs.hub import AgentHub, Connected, Heard
@@ -30,6 +32,7 @@ from futago.link.orders import (
     FRAME_BYTES_MAX,
     OUTPUT_KEPT_BYTES_MAX,
     OUTPUT_TAIL_CHARS_MAX,
+    SCRIPT_BYTES_MAX,
     Order,
     OrderTaken,
     Outcome,
@@ -37,6 +40,7 @@ from futago.link.orders import (
     Refused,
     RunEnded,
     RunsReport,
+    script_command,
 )
 from futago.runtime.clock import boot_id
 
@@ -235,6 +239,61 @@ async def test_unfinished_order_file_is_no_order(world: World) -> None:
     assert lines(world.oracle) == []
 
 
+async def test_run_whose_directory_a_power_cut_took_is_unknown_and_never_started_again(world: World) -> None:
+    world.order(order("r1", f"echo begun >> {world.oracle}; sleep 30"))
+    await until(lambda: lines(world.oracle), what="the command begun")
+    world.agent.destroy()
+    shutil.rmtree(world.agent.runs / "r1")  # what was never synced is gone; the ledger is there
+    world.agent.start()
+    end = await world.desk.end_of("r1")
+    assert (end.outcome, end.exit_code) == (Outcome.UNKNOWN, None)
+    assert "lost power" in end.detail
+    world.order(order("r1", f"echo begun >> {world.oracle}"))
+    await until(lambda: world.desk.gather().count(OrderTaken("r1")) == 2, what="answered as known")
+    assert lines(world.oracle) == ["begun"]
+
+
+async def test_end_that_was_synced_is_true_after_a_power_cut_took_the_directory(world: World) -> None:
+    world.order(order("r1", "exit 9"))
+    await world.desk.end_of("r1")
+    ledger = world.agent.var / LEDGER_FILE
+
+    def is_kept() -> bool:
+        found = Ledger(ledger)
+        found.load()
+        return found.end_of("r1") is not None
+
+    await until(is_kept, what="the end is durable")
+    world.agent.destroy()
+    shutil.rmtree(world.agent.runs / "r1")
+    world.desk.heard.clear()
+    world.agent.start()
+    end = await world.desk.end_of("r1")
+    assert (end.outcome, end.exit_code) == (Outcome.EXITED, 9)
+    assert abs(end.started - time.time()) < WAIT_S
+
+
+async def test_committed_run_is_refused_by_the_next_agent_process_too(world: World) -> None:
+    world.order(order("r1", f"echo begun >> {world.oracle}"))
+    await world.desk.end_of("r1")
+    world.desk.hub.committed("h1", "r1")
+    await until(lambda: not (world.agent.runs / "r1").exists(), what="the run was removed")
+    await world.restart()
+    world.order(order("r1", f"echo begun >> {world.oracle}"))
+    await until(world.desk.refusals, what="refused")
+    assert world.desk.refusals()[0].reason is RefusalReason.FORGOTTEN
+    assert lines(world.oracle) == ["begun"]
+
+
+async def test_damaged_ledger_keeps_the_agent_from_guessing(world: World) -> None:
+    world.agent.kill()
+    (world.agent.var / LEDGER_FILE).write_bytes(b"not a ledger")
+    world.agent.start()
+    assert world.agent.process is not None
+    assert await asyncio.to_thread(world.agent.process.wait, WAIT_S) == 2
+    assert "remove" in world.agent.log_text()
+
+
 async def test_killed_shim_makes_the_run_unknown_not_failed_and_not_repeated(world: World) -> None:
     world.order(order("r1", f"echo begun >> {world.oracle}; exec sleep 30"))
     await until(lambda: lines(world.oracle), what="the command begun")
@@ -259,6 +318,66 @@ async def test_run_over_its_time_is_ended_with_all_its_processes(world: World) -
 def _runs(pid: int) -> bool:
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+
+
+async def test_person_stops_a_run_by_the_signal_that_its_job_names(world: World) -> None:
+    trap = (
+        f"trap 'echo got-int >> {world.oracle}; exit 4' INT; echo begun >> {world.oracle}; while :; do sleep 0.05; done"
+    )
+    world.order(order("r1", trap, stop_signal="INT"))
+    await until(lambda: lines(world.oracle), what="the command begun")
+    world.desk.hub.stop("h1", "r1")
+    end = await world.desk.end_of("r1")
+    assert (end.outcome, end.exit_code) == (Outcome.EXITED, 4)
+    assert lines(world.oracle) == ["begun", "got-int"]
+
+
+async def test_stop_command_ends_a_run_and_is_started_once_though_the_agent_restarts(
+    world: World, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
+    command = f"echo begun >> {world.oracle}; until [ -e {flag} ]; do sleep 0.02; done; exit 5"
+    stop = f'echo "stop $FUTAGO_JOB $A" >> {world.oracle}; echo stopping now; sleep 0.3; kill -0 $FUTAGO_RUN_PID && touch {flag}'
+    world.order(order("r1", command, job="j", env={"A": "b"}, stop_command=stop, stop_grace_s=8.0))
+    await until(lambda: lines(world.oracle), what="the command begun")
+    world.desk.hub.stop("h1", "r1")
+    await until(lambda: len(lines(world.oracle)) == 2, what="the stop command begun")
+    await world.restart()
+    world.desk.hub.stop("h1", "r1")  # the engine repeats it until the run has ended
+    end = await world.desk.end_of("r1")
+    assert (end.outcome, end.exit_code, end.output) == (Outcome.EXITED, 5, "stopping now\n")
+    assert lines(world.oracle) == ["begun", "stop j b"]
+
+
+async def test_what_its_stop_command_does_not_end_is_killed_after_the_grace(world: World) -> None:
+    command = f"trap '' TERM; echo begun >> {world.oracle}; sleep 30"
+    world.order(order("r1", command, stop_command="true", stop_grace_s=0.2))
+    await until(lambda: lines(world.oracle), what="the command begun")
+    world.desk.hub.stop("h1", "r1")
+    assert (await world.desk.end_of("r1")).exit_code == 137
+
+
+async def test_script_that_came_with_the_order_is_run_by_the_program_it_names(world: World) -> None:
+    script = "#!/usr/bin/python3 -I\nimport os, sys\nprint(sys.argv[1:], os.environ['FUTAGO_JOB'])\nsys.exit(6)\n"
+    world.order(order("r1", script_command(script, "one 'two three'"), script=script, job="j"))
+    end = await world.desk.end_of("r1")
+    assert (end.exit_code, end.output) == (6, "['one', 'two three'] j\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_script_is_read_by_a_user_who_may_not_see_the_runs(world: World) -> None:
+    script = "id -un\ncat /etc/hostname >/dev/null\nexit 3\n"
+    world.order(order("r1", script_command(script), script=script, user="nobody"))
+    end = await world.desk.end_of("r1")
+    assert (end.exit_code, end.output) == (3, "nobody\n")
+
+
+def test_script_without_a_first_line_of_its_own_is_the_shells() -> None:
+    assert script_command("echo a") == 'exec /bin/sh "$FUTAGO_SCRIPT"'
+    assert script_command("#! /usr/bin/env -S perl -w\n1;", "x") == (
+        "exec /usr/bin/env '-S perl -w' \"$FUTAGO_SCRIPT\" x"
+    )
+    assert script_command("#!\necho") == 'exec /bin/sh "$FUTAGO_SCRIPT"'
 
 
 async def test_time_of_a_run_is_counted_on_when_the_agent_restarts(world: World) -> None:
@@ -442,7 +561,9 @@ async def test_new_session_of_an_agent_takes_the_place_of_the_old_one(world: Wor
 
 def test_largest_order_that_can_be_defined_fits_into_a_frame() -> None:
     env = {"A" * 120 + str(n): "x" * ENV_VALUE_BYTES_MAX for n in range(ENV_MAX)}
-    largest = order("0" * 36, "c" * COMMAND_BYTES_MAX, env=env)
+    largest = order(
+        "0" * 36, "c" * COMMAND_BYTES_MAX, env=env, script="s" * SCRIPT_BYTES_MAX, stop_command="c" * COMMAND_BYTES_MAX
+    )
     assert len(msgspec.msgpack.encode(largest)) < FRAME_BYTES_MAX
 
 

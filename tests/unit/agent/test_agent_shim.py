@@ -66,7 +66,7 @@ def test_mark_names_the_shim_as_a_session_of_its_own(run_dir: Path) -> None:
         assert keeper.pid == pid == os.getsid(pid)
         assert processes.is_alive(keeper)
     finally:
-        processes.signal_session(pid, signal.SIGKILL)
+        processes.signal_sessions({pid: signal.SIGKILL})
         os.waitpid(pid, 0)
     assert not processes.is_alive(keeper)
     assert parse_exit((run_dir / "exit").read_bytes()) == 137
