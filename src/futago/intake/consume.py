@@ -21,16 +21,19 @@ import msgspec
 from futago.intake import store as rows
 from futago.intake import syslog
 from futago.intake.addresses import address_text
+from futago.intake.following import Following
 from futago.intake.merge import WINDOW_NS, Copies, Merger
 from futago.intake.model import Mark, Protocol, Record
 from futago.intake.normalise import copies_of
 from futago.intake.options import OPTIONS, OptionsWatch
 from futago.intake.reader import JournalReader, Read
-from futago.intake.rules import MessageMonitor, RuleSet
-from futago.intake.store import Event, Inventory
+from futago.intake.rules import Match
+from futago.intake.store import Event
+from futago.intake.suppress import Repeats, Said, Summary
 from futago.intake.traps import TrapCounters, TrapReader
+from futago.runtime.clock import S
 from futago.runtime.engine import EngineContext
-from futago.runtime.faults import OperatorFault, WorldFault
+from futago.runtime.faults import WorldFault
 from futago.setup import paths
 from futago.store.commit import Connection
 
@@ -56,6 +59,7 @@ class Counters(TrapCounters):
     messages: int = 0
     suppressed: int = 0
     events: int = 0
+    repeats: int = 0  # messages that made no event because one like them had made one
     batches: int = 0
     reloads: int = 0
     damaged: int = 0
@@ -126,10 +130,8 @@ class ConsumeEngine:
         self._options = OptionsWatch(self._places.options)
         self._options.look()
         self._traps = TrapReader(self._options.current.snmp, self.counters)
-        self._rules: dict[str, RuleSet] = {}
-        self._compiling: asyncio.Task[None] | None = None
-        self._rules_version: tuple[int, int, int] | None = None
-        self._inventory = Inventory()
+        self.following = Following(context)
+        self._repeats = Repeats()
         self._streams: list[_Stream] = []
         self._merger = Merger((self._me, self._peer))
         self._revision = 0
@@ -142,8 +144,7 @@ class ConsumeEngine:
         try:
             await self._consume_for_ever()
         finally:
-            if self._compiling is not None:
-                self._compiling.cancel()
+            self.following.close()
 
     async def _consume_for_ever(self) -> None:
         while True:
@@ -169,6 +170,7 @@ class ConsumeEngine:
         # After a long cut a million copies may wait: about a second, which the loop has other uses for.
         members = (self._me, self._peer)
         self._merger = await asyncio.to_thread(Merger, members, loaded.head, loaded.chunks)
+        self._repeats = Repeats(loaded.repeats)
         self._streams = [_Stream(self._me, self._places.own, loaded.positions.get(self._me, {}))]
         if self._peer:
             self._streams.append(_Stream(self._peer, self._places.copy, loaded.positions.get(self._peer, {})))
@@ -242,6 +244,7 @@ class ConsumeEngine:
                 self._take_copies(member, zero_ns, messages, batch)
                 messages = []
                 self._take_mark(member, zero_ns, record)
+                self._tell_repeats(batch)
             else:
                 messages.append(record)
         self._take_copies(member, zero_ns, messages, batch)
@@ -257,7 +260,9 @@ class ConsumeEngine:
         timelines = self._merger.timelines
         timelines.learn(member, zero_ns, self._merger.other(member), mark)
         settled_ns = record.time_ns if mark.open_since_ns is None else mark.open_since_ns
-        self._merger.pass_time(member, settled_ns - timelines.shift(member, zero_ns))
+        passed_ns = settled_ns - timelines.shift(member, zero_ns)
+        self._merger.pass_time(member, passed_ns)
+        self._repeats.pass_time(passed_ns - WINDOW_NS)
 
     def _take_copies(self, member: str, zero_ns: int, records: list[Record], batch: _Batch) -> None:
         if not records:
@@ -267,24 +272,29 @@ class ConsumeEngine:
         self.counters.suppressed += len(records) - len(effects)
         self.counters.messages += len(effects)
         batch.messages += len(effects)
-        wall_ahead_ns = timelines.wall_ahead(member, zero_ns)
+        wall_ahead_ns, shift_ns = timelines.wall_ahead(member, zero_ns), timelines.shift(member, zero_ns)
         for place in effects:
-            self._take_effect(records[place], wall_ahead_ns, batch)
+            self._take_effect(records[place], wall_ahead_ns, shift_ns, batch)
 
     def _copies(self, records: list[Record], shift_ns: int) -> Copies:
         return copies_of(records, shift_ns=shift_ns, trap_content=self._traps.content)
 
-    def _take_effect(self, record: Record, wall_ahead_ns: int, batch: _Batch) -> None:
+    def _take_effect(self, record: Record, wall_ahead_ns: int, shift_ns: int, batch: _Batch) -> None:
         address = address_text(record.source)
         host = self._host(address, record, batch)
         if record.protocol == Protocol.SNMP_UDP:
             kind, text = "snmptrap", self._traps.text(record)
         else:
             kind, text = "syslog", syslog.text_of(record.data)
-        rules = self._rules.get(kind)
+        rules = self.following.rules.get(kind)
         if rules is None:
             return
-        for match in rules.matches(text, host=host, scopes=self._inventory.scopes):
+        for match in rules.matches(text, host=host, scopes=self.following.inventory.scopes):
+            occurred_ns = record.time_ns + wall_ahead_ns
+            if match.rule.suppress is not None and self._is_repeat(match, host, occurred_ns, record.time_ns - shift_ns):
+                self.counters.repeats += 1
+                continue
+            self._tell_repeats(batch)
             detail: dict[str, object] = {"address": address}
             if match.message is not text:
                 detail["text"] = text[:EVENT_DETAIL_CHARS_MAX]
@@ -293,21 +303,23 @@ class ConsumeEngine:
             if kind == "syslog" and (structured := syslog.structured_of(text)):
                 detail["structured"] = structured
             monitor = match.monitor
-            batch.events.append(
-                Event(
-                    record.time_ns + wall_ahead_ns,
-                    match.priority,
-                    monitor.name,
-                    host,
-                    match.message,
-                    detail,
-                    monitor.notify,
-                )
-            )
+            event = Event(occurred_ns, match.priority, monitor.name, host, match.message, detail, monitor.notify)
+            batch.events.append(event)
+
+    def _is_repeat(self, match: Match, host: str, occurred_ns: int, time_ns: int) -> bool:
+        assert match.rule.suppress is not None
+        said = Said(occurred_ns, match.priority, match.monitor.name, host, match.message)
+        return self._repeats.is_repeat(match.repeat_key(host), time_ns, match.rule.suppress.length_ns, said)
+
+    def _tell_repeats(self, batch: _Batch) -> None:
+        """Say how often what was suppressed came, where that is over."""
+        if self._repeats.ended:
+            ended, self._repeats.ended = self._repeats.ended, []
+            batch.events += [_summary(one) for one in ended]
 
     def _host(self, address: str, record: Record, batch: _Batch) -> str:
         """Return the sender: by its address, else, of syslog, by the name in the message (it came over a relay)."""
-        inventory = self._inventory
+        inventory = self.following.inventory
         host = inventory.hosts.get(address)
         if (host is None or host not in inventory.registered) and record.protocol != Protocol.SNMP_UDP:
             named = syslog.host_named(record.data)
@@ -318,13 +330,14 @@ class ConsumeEngine:
 
     def _unregistered(self, address: str, batch: _Batch) -> str:
         """Name a host that nobody registered after its address, and remember it."""
-        if self._inventory.unregistered + len(batch.new_hosts) < rows.HOSTS_UNREGISTERED_MAX:
+        inventory = self.following.inventory
+        if inventory.unregistered + len(batch.new_hosts) < rows.HOSTS_UNREGISTERED_MAX:
             batch.new_hosts.add(address)
-            self._inventory.hosts[address] = address
+            inventory.hosts[address] = address
         return address
 
     async def _commit(self, batch: _Batch) -> None:
-        changes = self._merger.changes()
+        changes, repeats = self._merger.changes(), self._repeats.changes()
         positions = [(member, inc, sequence) for (member, inc), sequence in batch.positions.items()]
 
         async def work(conn: Connection) -> None:
@@ -336,6 +349,7 @@ class ConsumeEngine:
                 events=batch.events,
                 new_hosts=sorted(batch.new_hosts),
                 epoch=self._context.epoch,
+                repeats=repeats,
             )
 
         await self._context.store.commit(work, name="intake.batch", deadline_s=COMMIT_S)
@@ -347,30 +361,15 @@ class ConsumeEngine:
 
     async def _refresh(self) -> None:
         """Read monitors, hosts and scopes again where it is time to."""
-        store = self._context.store
         if self._is_due("rules", RULES_EVERY_S):
-            await self._follow_rules()
+            await self.following.look()
             await self._read_options()
         if self._is_due("inventory", INVENTORY_EVERY_S):
-            self._inventory = await store.read(rows.load_inventory, name="intake.inventory")
+            await self.following.read_inventory()
             damaged = sum(stream.reader.damaged for stream in self._streams)
             if damaged > self.counters.damaged:
                 self._context.log.warning("intake.journal_damaged", places=damaged)
                 self.counters.damaged = damaged
-
-    async def _follow_rules(self) -> None:
-        """Compile changed rules beside the work, which goes on with those that were; only the first are waited for."""
-        if self._compiling is not None and self._compiling.done():
-            self._compiling.result()
-            self._compiling = None
-        store = self._context.store
-        version = await store.read(rows.monitors_version, name="intake.rules_version")
-        if version != self._rules_version and self._compiling is None:
-            monitors = await store.read(rows.load_monitors, name="intake.rules")
-            self._rules_version = version
-            self._compiling = asyncio.create_task(self._compile(monitors))
-        if not self._rules and self._compiling is not None:
-            await self._compiling
 
     async def _read_options(self) -> None:
         if self._options.look():
@@ -378,16 +377,6 @@ class ConsumeEngine:
                 self._context.log.error("intake.options_refused", error=self._options.fault)
             # Making keys of passwords takes milliseconds each.
             self._traps = await asyncio.to_thread(TrapReader, self._options.current.snmp, self.counters)
-
-    async def _compile(self, monitors: list[MessageMonitor]) -> None:
-        for kind in ("syslog", "snmptrap"):
-            chosen = [monitor for monitor in monitors if monitor.kind == kind]
-            if kind in self._rules and self._rules[kind].monitors == tuple(chosen):
-                continue
-            try:
-                self._rules[kind] = await asyncio.to_thread(RuleSet, chosen)
-            except OperatorFault as e:  # `futago apply` refuses such patterns: keep what we have
-                self._context.log.error("intake.rules_refused", error=str(e))
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = asyncio.get_running_loop().time()
@@ -409,3 +398,12 @@ class ConsumeEngine:
                     await reader.readline()
                 finally:
                     writer.close()
+
+
+def _summary(ended: Summary) -> Event:
+    """Return the event that says how often a suppressed one came. It notifies nobody: the first one did."""
+    last = ended.last
+    detail: dict[str, object] = {"repeats": ended.count, "within_s": ended.length_ns / S}
+    times = "once" if ended.count == 1 else f"{ended.count} times"
+    message = f"repeated {times}: {last.message}"
+    return Event(last.occurred_ns, last.priority, last.monitor, last.host, message, detail, ())

@@ -10,10 +10,19 @@ import string
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from futago.intake.patterns import PatternSet
+from futago.intake.patterns import Automata, PatternSet
+from futago.intake.suppress import repeat_key
 
 EVERY_HOST = "*"
 EVENT_CHARS_MAX = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Suppress:
+    """For so long after an event repeats of it make none; `by`: host, message, or named groups of the pattern."""
+
+    length_ns: int
+    by: tuple[str, ...] = ("host",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +32,7 @@ class Rule:
     match: str
     priority: str
     message: str
+    suppress: Suppress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +51,19 @@ class Match:
     """A message of which a monitor makes an event."""
 
     monitor: MessageMonitor
-    priority: str
+    rule: Rule
     message: str
     groups: Mapping[str, str]
+
+    @property
+    def priority(self) -> str:
+        return self.rule.priority
+
+    def repeat_key(self, host: str) -> bytes:
+        """Return what a repeat of it has in common with it."""
+        assert self.rule.suppress is not None
+        known = {**self.groups, "host": host, "message": self.message}
+        return repeat_key(self.monitor.name, self.rule.match, *(known.get(name, "") for name in self.rule.suppress.by))
 
 
 class _Template:
@@ -69,16 +89,18 @@ class RuleSet:
 
     Args:
         monitors: of one kind.
+        automata: what was made of all their patterns, in their order; None: it is made here.
 
     Raises:
         OperatorFault: a pattern is not a regular expression.
+        Corrupt: the automata are not for this machine.
     """
 
-    def __init__(self, monitors: Sequence[MessageMonitor]) -> None:
+    def __init__(self, monitors: Sequence[MessageMonitor], automata: Automata | None = None) -> None:
         self.monitors = tuple(monitors)
         self._places = [(monitor, rule) for monitor in monitors for rule in monitor.rules]
         self._templates = [_Template(rule.message) for _, rule in self._places]
-        self._patterns = PatternSet([rule.match for _, rule in self._places])
+        self.patterns = PatternSet([rule.match for _, rule in self._places], automata)
 
     def matches(self, text: str, *, host: str, scopes: Mapping[str, Set[str]]) -> list[Match]:
         """Return the events that a message makes.
@@ -90,7 +112,7 @@ class RuleSet:
         """
         made: list[Match] = []
         decided: MessageMonitor | None = None
-        for pattern_id in self._patterns.match(text):
+        for pattern_id in self.patterns.match(text):
             monitor, rule = self._places[pattern_id]
             if monitor is decided:
                 continue
@@ -98,7 +120,7 @@ class RuleSet:
             if monitor.scope != EVERY_HOST and host not in scopes.get(monitor.scope, ()):
                 continue
             template = self._templates[pattern_id]
-            groups = self._patterns.groups(pattern_id, text)
+            groups = self.patterns.groups(pattern_id, text)
             message = text if template.is_whole_text else template.fill(text, groups)
-            made.append(Match(monitor, rule.priority, message[:EVENT_CHARS_MAX], groups))
+            made.append(Match(monitor, rule, message[:EVENT_CHARS_MAX], groups))
         return made

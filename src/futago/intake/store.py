@@ -12,10 +12,14 @@ from datetime import UTC, datetime
 import msgspec
 
 from futago.intake.merge import Changes, StoredChunk
-from futago.intake.rules import MessageMonitor, Rule
+from futago.intake.rules import MessageMonitor, Rule, Suppress
+from futago.intake.suppress import RepeatChanges, Said, Window
+from futago.inventory.duration import parse_duration
+from futago.runtime.clock import S
 from futago.runtime.faults import Refused
 from futago.store.commit import Connection
 
+AUTOMATA_KEPT = 6  # of both kinds, for processors that may differ between the members
 HOSTS_UNREGISTERED_MAX = 10_000  # a flood with forged sources must not fill the inventory
 _ESCAPED = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _EVENT_COLUMNS = "occurred_utc, priority, source, monitor_name, host_name, message, detail, epoch, notify"
@@ -33,6 +37,7 @@ class Loaded:
     head: bytes
     chunks: list[StoredChunk]
     positions: dict[str, dict[str, int]]
+    repeats: list[tuple[bytes, Window]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,15 @@ async def load(conn: Connection) -> Loaded:
     found = await conn.execute("SELECT member_name, incarnation, sequence FROM intake_position ORDER BY updated_utc")
     for member, incarnation, sequence in await found.fetchall():
         positions.setdefault(member, {})[incarnation] = sequence
-    return Loaded(state[0], bytes(state[1]), chunks, positions)
+    return Loaded(state[0], bytes(state[1]), chunks, positions, await _load_repeats(conn))
+
+
+async def _load_repeats(conn: Connection) -> list[tuple[bytes, Window]]:
+    found = await conn.execute("SELECT repeat_key, since_ns, until_ns, suppressed, last_event FROM intake_repeat")
+    return [
+        (bytes(key), Window(since, until, count, msgspec.msgpack.decode(last, type=Said)))
+        for key, since, until, count, last in await found.fetchall()
+    ]
 
 
 async def save(
@@ -80,6 +93,7 @@ async def save(
     events: Sequence[Event],
     new_hosts: Iterable[str],
     epoch: int,
+    repeats: RepeatChanges | None = None,
 ) -> None:
     """Write one batch; to be run in a committing transaction.
 
@@ -93,6 +107,8 @@ async def save(
     if done.rowcount != 1:
         raise Stale(f"the intake's state is no longer at revision {revision}")
     await _save_state(conn, changes, positions)
+    if repeats is not None:
+        await _save_repeats(conn, repeats)
     addresses = list(new_hosts)
     if addresses:
         await conn.execute(
@@ -125,6 +141,24 @@ async def _save_state(conn: Connection, changes: Changes, positions: Sequence[tu
         )
 
 
+async def _save_repeats(conn: Connection, repeats: RepeatChanges) -> None:
+    if repeats.deleted:
+        await conn.execute("DELETE FROM intake_repeat WHERE repeat_key = ANY(%s)", (repeats.deleted,))
+    if not repeats.windows:
+        return
+    columns = zip(
+        *((k, w.since_ns, w.until_ns, w.suppressed, msgspec.msgpack.encode(w.last)) for k, w in repeats.windows),
+        strict=True,
+    )
+    await conn.execute(
+        "INSERT INTO intake_repeat (repeat_key, since_ns, until_ns, suppressed, last_event)"
+        " SELECT * FROM unnest(%s::bytea[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bytea[])"
+        " ON CONFLICT (repeat_key) DO UPDATE SET since_ns = excluded.since_ns, until_ns = excluded.until_ns,"
+        " suppressed = excluded.suppressed, last_event = excluded.last_event",
+        tuple(list(column) for column in columns),
+    )
+
+
 def _line(event: Event, epoch: int) -> str:
     """Return one line of COPY's text format."""
     occurred = datetime.fromtimestamp(event.occurred_ns / 1e9, UTC).isoformat()
@@ -147,15 +181,37 @@ def _array(names: tuple[str, ...]) -> str:
     return "{" + ",".join(f'"{name}"' for name in quoted) + "}"
 
 
-async def monitors_version(conn: Connection) -> tuple[int, int, int]:
-    """Return something that differs after any change of the message monitors."""
-    found = await conn.execute(
-        "SELECT count(*), coalesce(max(version), 0)::bigint, coalesce(sum(hashtext(monitor_name || version)), 0)::bigint"
-        " FROM monitor WHERE kind IN ('syslog', 'snmptrap') AND is_enabled"
-    )
-    row = await found.fetchone()
+async def rules_version(conn: Connection) -> str:
+    """Return something that differs after any change of message monitors, declared hosts and scopes."""
+    row = await (await conn.execute("SELECT intake_rules_version()")).fetchone()
     assert row is not None
-    return row[0], row[1], row[2]
+    return str(row[0])
+
+
+async def note_rules(conn: Connection, version: str, fault: str) -> None:
+    """Say which version is at work; `fault`: why parts of it are not."""
+    await conn.execute(
+        "UPDATE intake_rules SET version = %s, fault = %s, since_utc = now() WHERE (version, fault) <> (%s, %s)",
+        (version, fault, version, fault),
+    )
+
+
+async def load_automaton(conn: Connection, digest: bytes) -> bytes | None:
+    """Return what was compiled under this digest, if anything was."""
+    found = await (await conn.execute("SELECT content FROM intake_automaton WHERE digest = %s", (digest,))).fetchone()
+    return None if found is None else bytes(found[0])
+
+
+async def save_automaton(conn: Connection, digest: bytes, content: bytes) -> None:
+    """Keep what was compiled, and of older ones the newest few."""
+    await conn.execute(
+        "INSERT INTO intake_automaton (digest, content) VALUES (%s, %s) ON CONFLICT DO NOTHING", (digest, content)
+    )
+    await conn.execute(
+        "DELETE FROM intake_automaton WHERE digest NOT IN"
+        " (SELECT digest FROM intake_automaton ORDER BY made_utc DESC LIMIT %s)",
+        (AUTOMATA_KEPT,),
+    )
 
 
 async def load_monitors(conn: Connection) -> list[MessageMonitor]:
@@ -169,14 +225,26 @@ async def load_monitors(conn: Connection) -> list[MessageMonitor]:
 
 def _monitor(name: str, kind: str, scope: str, spec: dict[str, object]) -> MessageMonitor:
     read = msgspec.convert(spec, _Spec)
-    rules = tuple(Rule(p.match, p.priority, p.message) for p in read.patterns)
+    rules = tuple(Rule(p.match, p.priority, p.message, _suppress(p.suppress)) for p in read.patterns)
     return MessageMonitor(name, kind, scope, rules, tuple(read.notify))
+
+
+def _suppress(spec: _SuppressSpec | None) -> Suppress | None:
+    if spec is None:
+        return None
+    return Suppress(round(parse_duration(spec.length).total_seconds() * S), spec.by)
+
+
+class _SuppressSpec(msgspec.Struct):
+    length: str = msgspec.field(name="for")
+    by: tuple[str, ...] = ("host",)
 
 
 class _PatternSpec(msgspec.Struct):
     match: str
     priority: str
     message: str = "{text}"
+    suppress: _SuppressSpec | None = None
 
 
 class _Spec(msgspec.Struct):

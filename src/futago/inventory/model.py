@@ -122,6 +122,22 @@ class Notification(Object):
     timeout: Duration = timedelta(seconds=10)
 
 
+SUPPRESS_MAX = timedelta(days=7)
+
+
+class Suppress(Object):
+    """After an event, repeats of it make none for so long. `by`: what makes two the same, beside monitor and pattern."""
+
+    length: Duration = Field(alias="for")
+    by: list[str] = Field(default=["host"], max_length=16)  # host, message, named groups of `match`
+
+    @model_validator(mode="after")
+    def _fits(self) -> Suppress:
+        if not timedelta(seconds=1) <= self.length <= SUPPRESS_MAX:
+            raise ValueError("`for` is from 1s to 7d")
+        return self
+
+
 class Pattern(Object):
     """One rule of a message monitor: what to match, how grave it is, what the event says.
 
@@ -131,6 +147,7 @@ class Pattern(Object):
     match: str = Field(min_length=1, max_length=4096)
     priority: Priority
     message: str = Field(default="{text}", min_length=1, max_length=4096)
+    suppress: Suppress | None = None
 
     @model_validator(mode="after")
     def _is_sound(self) -> Pattern:
@@ -147,6 +164,11 @@ class Pattern(Object):
         named = {str(field) for _, field, _, _ in fields}
         if unknown := named - groups - {"text"}:
             raise ValueError(f"`message` names {{{sorted(unknown)[0]}}}, which is not a named group of `match`")
+        by = set(self.suppress.by) if self.suppress else set()
+        if unknown := by - groups - {"host", "message"}:
+            raise ValueError(
+                f"`suppress.by` names `{sorted(unknown)[0]}`: known are host, message and the named groups of `match`"
+            )
         return self
 
 

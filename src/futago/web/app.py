@@ -28,7 +28,19 @@ from futago.setup import paths
 from futago.setup.settings import Settings, load
 from futago.store.commit import Store
 from futago.web import housekeeping, refusals
-from futago.web.api import definitions, events, hosts, job_operations, jobs, monitoring, orders, pair, people, schedules
+from futago.web.api import (
+    definitions,
+    events,
+    hosts,
+    job_operations,
+    jobs,
+    messages,
+    monitoring,
+    orders,
+    pair,
+    people,
+    schedules,
+)
 from futago.web.controller_link import ControllerLink
 from futago.web.guard import Guard
 from futago.web.identity import Identity
@@ -73,7 +85,8 @@ def make_app(rooms: Rooms) -> FastAPI:
     api = APIRouter(prefix="/api/v1", responses=every)
     for room in (people, pair):
         api.include_router(room.open_router)
-    for room in (people, pair, orders, hosts, events, monitoring, jobs, job_operations, schedules, definitions):
+    told = (hosts, events, messages, monitoring)
+    for room in (people, pair, orders, *told, jobs, job_operations, schedules, definitions):
         api.include_router(room.router)
     app.include_router(api)
     for page in (login, pair_orders, overview, language):

@@ -423,6 +423,14 @@ class AppliedChange(Shape):
     change: str = Field(description="created, changed or unchanged.")
 
 
+class RulesAtWork(Shape):
+    """Whether messages are held against the definitions of this moment."""
+
+    at_work: bool
+    fault: str = Field(description="Why some of them are not at work; empty if all are.")
+    since_utc: datetime = Field(description="Since when those that are at work are.")
+
+
 class Applied(Shape):
     """What an apply did; with a dry run, what it would do."""
 

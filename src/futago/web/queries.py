@@ -183,6 +183,15 @@ async def event_count(conn: Connection, wanted: EventFilter) -> model.EventCount
     return found
 
 
+async def rules_at_work(conn: Connection) -> model.RulesAtWork:
+    """Return whether the intake works with the definitions of this moment."""
+    cursor = conn.cursor(row_factory=class_row(model.RulesAtWork))
+    await cursor.execute("SELECT version = intake_rules_version() AS at_work, fault, since_utc FROM intake_rules")
+    found = await cursor.fetchone()
+    assert found is not None, "the migration makes the row"
+    return found
+
+
 # --- jobs -------------------------------------------------------------------------------------------------------------
 
 _JOB_NETS = """

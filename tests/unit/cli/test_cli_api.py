@@ -15,10 +15,14 @@ import web_twins
 from futago.cli.event import follow
 from futago.cli.main import main
 from futago.cli.remote import Remote, Way
+from futago.intake.following import Following
+from futago.runtime.engine import EngineContext, Outward
 from futago.runtime.faults import Unknown
+from futago.runtime.log import Log
 from futago.setup import paths
+from futago.store.commit import Store
 from futago.web.model import Events, NewEvent, PostedEvent
-from web_bench import SERVING, TOKEN, role, until
+from web_bench import SERVING, TOKEN, role, settings, until
 from web_twins import Twins
 
 TEXT = """\
@@ -57,6 +61,35 @@ def futago(pair: Twins, tmp_path: Path) -> Run:
 def _switch(pair: Twins) -> None:
     pair.m1.controller.become(role("standby", primary="m2", epoch=8))
     pair.m2.controller.become({**SERVING, "epoch": 8, "primary": "m2"})
+
+
+MONITOR = """\
+kind: Monitor
+name: disks
+check: syslog
+scope: "*"
+patterns: [{match: 'disk (?P<name>\\w+) full', priority: critical, suppress: {for: 10m, by: [name]}}]
+"""
+
+
+async def test_apply_waits_until_messages_meet_the_new_patterns(
+    futago: Run, tmp_path: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "monitor.yaml"
+    file.write_text(MONITOR)
+    following = Following(EngineContext(settings=settings(), store=store, epoch=7, outward=Outward(), log=Log()))
+    await following.look()
+    assert await futago("apply", "-f", str(file)) == 0
+    assert "--wait waits for that" in capsys.readouterr().out
+    waiting = asyncio.create_task(futago("apply", "-f", str(file), "--wait"))
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    while not waiting.done():
+        await following.look()
+        await asyncio.sleep(0.05)
+    assert await waiting == 0
+    assert "at work: messages are held against these definitions" in capsys.readouterr().out
+    assert following.rules["syslog"].matches("disk sda full", host="h", scopes={})
 
 
 async def test_definitions_are_applied_and_a_net_is_run_and_shown(

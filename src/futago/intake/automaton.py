@@ -1,0 +1,77 @@
+"""Compiles patterns in a process of its own: `python -m futago.intake.automaton`, patterns in, automata out.
+
+Lives here: the program, and how it is asked. Ten thousand patterns are half a minute of work and some hundred megabytes;
+beside the manager, at low priority, they cost its loop nothing, and hyperscan's trouble with a pattern is not the
+manager's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from futago.intake.patterns import Automata, compile_all
+from futago.runtime.faults import OperatorFault, Refused, Unknown
+
+COMPILE_S_MAX = 600.0
+NICER = 10
+_REFUSED = 2  # exit code: a pattern is not one
+
+
+class _Complaint(msgspec.Struct):
+    what: str
+    hint: str
+    code: str
+
+
+async def compile_beside(texts: Sequence[str], *, deadline_s: float = COMPILE_S_MAX) -> Automata:
+    """Return the automata of `texts`.
+
+    Raises:
+        OperatorFault: one of them is not a pattern.
+        Refused: the program failed.
+        Unknown: it did not end in time.
+    """
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "futago.intake.automaton",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(deadline_s):
+            made, said = await child.communicate(msgspec.msgpack.encode(list(texts)))
+    except TimeoutError as e:
+        raise Unknown(f"compiling {len(texts)} patterns took more than {deadline_s:g} s") from e
+    finally:
+        if child.returncode is None:
+            child.kill()
+    if child.returncode == _REFUSED:
+        complaint = msgspec.json.decode(made, type=_Complaint)
+        raise OperatorFault(complaint.what, hint=complaint.hint, code=complaint.code)
+    if child.returncode:
+        raise Refused(f"compiling failed: {said.decode(errors='replace').strip().splitlines()[-1:]}")
+    return await asyncio.to_thread(Automata.unpack, made)
+
+
+def main() -> int:
+    """Compile what comes in; return the exit code."""
+    os.nice(NICER)
+    texts = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=list[str])
+    try:
+        made, code = compile_all(texts).pack(), 0
+    except OperatorFault as e:
+        made, code = msgspec.json.encode(_Complaint(e.what, e.hint, e.code)), _REFUSED
+    sys.stdout.buffer.write(made)
+    sys.stdout.buffer.flush()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
