@@ -5,7 +5,7 @@
 #   make test            everything: check, unit tests, simulation, the lab's real faults
 #   make test-long       half an hour of longer stories in the lab
 #   make check           style, types, floors between the columns; quick, needs no root
-#   make bench           figures of the parts;  make bench-failover: outage of each failure, one JSON object a line
+#   make bench           figures of the parts;  make bench-failover: outage of each failure;  make bench-jobs: job control; one JSON object a line
 #   make faults          every failure pattern in turn, one JSON object a line
 #   make clean           remove what make made
 
@@ -100,13 +100,17 @@ demo: $(READY)
 
 .PHONY: bench
 bench: $(READY)
-	@for bench in $(filter-out tests/bench/failover.py tests/bench/faults.py tests/bench/calm.py,$(wildcard tests/bench/*.py)); do
+	@for bench in $(filter-out tests/bench/failover.py tests/bench/faults.py tests/bench/calm.py $(wildcard tests/bench/jobs*.py),$(wildcard tests/bench/*.py)); do
 	    $(BIN)/python $$bench
 	done
 
 .PHONY: bench-failover
 bench-failover: $(READY)
 	@$(BIN)/python tests/bench/failover.py $(ARGS)
+
+.PHONY: bench-jobs
+bench-jobs: $(READY)
+	@$(BIN)/python tests/bench/jobs.py $(ARGS)
 
 .PHONY: bench-calm
 bench-calm: $(READY)

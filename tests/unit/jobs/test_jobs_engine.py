@@ -360,7 +360,7 @@ async def test_agents_killed_again_and_again_run_everything_once(world: World) -
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_commits_in_doubt_lose_and_double_nothing(world: World, seed: int) -> None:
-    width, depth = 4, 4
+    width, depth = 4, 8  # enough commits for each kind of doubt, however few a quick host needs
     jobs = grid(world.oracle, width=width, depth=depth)
     jobs += ['{name: bad, host: h1, command: "exit 9", after: [j0-1]}']
     await world.define(net("n", *jobs, notify=True))

@@ -1,0 +1,185 @@
+"""Job control, measured in a lab with a protected pair: one JSON object a figure on standard output, progress on standard error.
+
+    python tests/bench/jobs.py [--only chain,fanout,tree,resume,switch,agents] [--chains 10] [--switches 30] [--hits 20]
+
+    jobs.chain.per_job_ms   20 no-op jobs in a chain on one agent: from the end of one to the start of the next
+    jobs.fanout.per_s       2,000 no-op jobs that are ready at once, over four agents
+    jobs.tree.10000_s       10,000 jobs in 100 nets of ten layers: loaded, started, finished; memory of the manager
+    jobs.switch.resume_s    with 10,000 open runs: from the gate's opening to the first start of a job
+    jobs.switch             switches of mixed kinds under 50 starts a second: runs started twice, lost, told wrongly
+    jobs.agents             the same load, agents killed and hosts cut from their power at random
+
+The agents, their processes and both members share the machine's cores. Starts and ends are those of the host: the times of
+files that its kernel keeps in steps of a tick (4 ms at 250 Hz), so a single gap is right to one tick, and the mean of
+many to a fraction of it. Exit code 1 if a run was started twice, lost or told wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lab"))
+sys.path.insert(0, str(Path(__file__).parent))
+
+import jobs_switch
+from api import Api
+from jobs_world import HOSTS, Job, define, finished, manager_memory_mb, net, seconds, start
+
+from futago.lab.lab import Lab
+from futago.lab.pair import form_pair, wait_protected
+from futago.lab.progress import say
+
+CHAIN_JOBS = 20
+FANOUT_JOBS = 2_000
+TREE_NETS, TREE_LAYERS, TREE_WIDTH = 100, 10, 10
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def chain(lab: Lab, api: Api, a: argparse.Namespace) -> dict[str, Any]:
+    jobs: list[Job] = [
+        {"name": f"c{n}", "host": "host1", "command": ":", **({"after": [f"c{n - 1}"]} if n else {})}
+        for n in range(CHAIN_JOBS)
+    ]
+    define(lab, net("bench-chain", jobs))
+    gaps: list[float] = []
+    walls: list[float] = []
+    for i in range(a.chains):
+        found = finished(api, start(api, "bench-chain"), deadline_s=60)
+        assert found["state"] == "normal", found
+        by_name = {j["job_name"]: j for j in found["jobs"]}
+        order = [by_name[f"c{n}"] for n in range(CHAIN_JOBS)]
+        gaps += [(seconds(b["started_utc"]) - seconds(a_["ended_utc"])) * 1e3 for a_, b in pairwise(order)]
+        walls.append((seconds(order[-1]["ended_utc"]) - seconds(order[0]["started_utc"])) * 1e3 / (CHAIN_JOBS - 1))
+        say(f"  chain {i + 1}: {walls[-1]:.1f} ms a job")
+    return {
+        "figure": "jobs.chain.per_job_ms", "p50": round(statistics.median(gaps), 1), "p99": round(percentile(gaps, 0.99), 1),
+        "mean": round(statistics.mean(gaps), 1), "with_run_mean": round(statistics.mean(walls), 1), "n": len(gaps),
+    }  # fmt: skip
+
+
+def fanout(lab: Lab, api: Api, a: argparse.Namespace) -> dict[str, Any]:
+    define(
+        lab,
+        net("bench-fan", [{"name": f"f{n}", "host": HOSTS[n % 4], "command": ":"} for n in range(FANOUT_JOBS)]),
+    )
+    rates: list[float] = []
+    for i in range(a.fanouts):
+        found = finished(api, start(api, "bench-fan"), deadline_s=180)
+        assert found["state"] == "normal", found["job_states"]
+        took = max(seconds(j["ended_utc"]) for j in found["jobs"]) - seconds(found["started_utc"])
+        rates.append(FANOUT_JOBS / took)
+        say(f"  fan-out {i + 1}: {rates[-1]:.0f} jobs a second")
+    return {
+        "figure": "jobs.fanout.per_s", "p50": round(statistics.median(rates), 1), "min": round(min(rates), 1),
+        "max": round(max(rates), 1), "jobs": FANOUT_JOBS, "n": len(rates),
+    }  # fmt: skip
+
+
+def tree(lab: Lab, api: Api, a: argparse.Namespace) -> dict[str, Any]:
+    nets = []
+    for i in range(TREE_NETS):
+        jobs: list[Job] = [
+            {
+                "name": f"l{layer}-{n}",
+                "host": HOSTS[n % 4],
+                "command": ":",
+                **({"after": [f"l{layer - 1}-{m}" for m in (n, (n + 1) % TREE_WIDTH)]} if layer else {}),
+            }
+            for layer in range(TREE_LAYERS)
+            for n in range(TREE_WIDTH)
+        ]
+        nets.append(net(f"bench-tree-{i}", jobs))
+    before = manager_memory_mb(lab)
+    loaded = define(lab, *nets)
+    begun = time.monotonic()
+    sessions = [start(api, f"bench-tree-{i}") for i in range(TREE_NETS)]
+    started = time.monotonic() - begun
+    peak = manager_memory_mb(lab)
+    for session_id in sessions:
+        found = finished(api, session_id, deadline_s=300)
+        assert found["state"] == "normal", found["job_states"]
+        peak = max(peak, manager_memory_mb(lab)) if session_id % 10 == 0 else peak
+    took = time.monotonic() - begun
+    return {
+        "figure": "jobs.tree.10000_s", "jobs": TREE_NETS * TREE_LAYERS * TREE_WIDTH, "nets": TREE_NETS,
+        "loaded_s": round(loaded, 1), "started_s": round(started, 1), "finished_s": round(took, 1),
+        "per_s": round(TREE_NETS * TREE_LAYERS * TREE_WIDTH / took, 1), "manager_mb_before": round(before, 1),
+        "manager_mb_peak": round(peak, 1), "manager_mb_after": round(manager_memory_mb(lab), 1),
+    }  # fmt: skip
+
+
+def resume(lab: Lab, api: Api, a: argparse.Namespace) -> dict[str, Any]:
+    figure = jobs_switch.resume(lab, api, open_runs=a.open_runs, running=a.running, rounds=a.resumes)
+    return {"figure": "jobs.switch.resume_s", **figure}
+
+
+def switch(lab: Lab, api: Api, a: argparse.Namespace) -> dict[str, Any]:
+    kinds = a.kinds.split(",")
+    return {"figure": "jobs.switch", **jobs_switch.switches(lab, api, count=a.switches, kinds=kinds)}
+
+
+def agents(lab: Lab, api: Api, a: argparse.Namespace) -> dict[str, Any]:
+    return {"figure": "jobs.agents", "seed": a.seed, **jobs_switch.agents(lab, api, rounds=a.hits, seed=a.seed)}
+
+
+FIGURES: dict[str, Callable[[Lab, Api, argparse.Namespace], dict[str, Any]]] = {
+    "chain": chain,
+    "fanout": fanout,
+    "tree": tree,
+    "resume": resume,
+    "switch": switch,
+    "agents": agents,
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(FIGURES))
+    parser.add_argument("--chains", type=int, default=10, help="chains one after the other")
+    parser.add_argument("--fanouts", type=int, default=3)
+    parser.add_argument("--open-runs", type=int, default=10_000)
+    parser.add_argument("--running", type=int, default=1_000, help="of the open runs, with a process on a host")
+    parser.add_argument("--resumes", type=int, default=3, help="switchovers with the open runs")
+    parser.add_argument("--switches", type=int, default=30)
+    parser.add_argument("--kinds", default=",".join(jobs_switch.KINDS))
+    parser.add_argument("--hits", type=int, default=20, help="agents killed and hosts cut from their power")
+    parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--lab", default="", help="use this lab, with a pair in it, and leave it up")
+    return parser.parse_args()
+
+
+def main() -> int:
+    a = arguments()
+    lab = Lab(a.lab or f"b{os.getpid()}")
+    is_ours = not lab.is_up()
+    bad = 0
+    try:
+        if is_ours:
+            lab.up(owner_pid=0 if a.lab else os.getpid(), say=say)
+            form_pair(lab, say=say)
+        wait_protected(lab)
+        api = Api(lab)
+        for name in a.only.split(","):
+            figure = FIGURES[name](lab, api, a)
+            print(json.dumps(figure), flush=True)
+            bad += sum(figure.get(k, 0) for k in ("twice", "lost", "wrong", "unexplained"))
+    finally:
+        if not a.lab:
+            lab.down(say=say, keep_logs=True)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
