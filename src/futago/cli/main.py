@@ -62,6 +62,7 @@ VERBS = {
     "schedule": Verb("futago.cli.schedule", "schedule_app", "Show schedules and the starts that they will make."),
     "event": Verb("futago.cli.event", "event_app", "Show and post events."),
     "tail": Verb("futago.cli.tail", "tail", "Show the messages that devices send, as they come."),
+    "messages": Verb("futago.cli.messages", "messages_app", "Search the received messages that are kept."),
     "lab": Verb("futago.cli.lab", "app", "Run a whole pair on this machine: hosts, networks, power, faults."),
     "simulate": Verb("futago.cli.simulate", "simulate", "Run the pair in a simulated world with seeded faults."),
     "run": Verb("futago.cli.run", "start", "Start one of the programs, as its systemd unit does."),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,8 @@ from futago.intake import store as rows
 from futago.intake import syslog
 from futago.intake.addresses import address_text
 from futago.intake.following import Following
+from futago.intake.keeping import Keeper
+from futago.intake.kept import Kept
 from futago.intake.merge import WINDOW_NS, Copies, Merger
 from futago.intake.model import Mark, Protocol, Record
 from futago.intake.normalise import copies_of
@@ -31,7 +33,7 @@ from futago.intake.rules import Match
 from futago.intake.store import Event
 from futago.intake.suppress import Repeats, Said, Summary
 from futago.intake.traps import TrapCounters, TrapReader
-from futago.runtime.clock import S
+from futago.runtime.clock import S, now_utc
 from futago.runtime.engine import EngineContext
 from futago.runtime.faults import WorldFault
 from futago.setup import paths
@@ -106,6 +108,7 @@ class _Batch:
     new_hosts: set[str]
     positions: dict[tuple[str, str], int]
     messages: int = 0
+    kept: list[Kept] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
@@ -142,7 +145,9 @@ class ConsumeEngine:
     async def run(self) -> None:
         """Consume until cancelled."""
         try:
-            await self._consume_for_ever()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(Keeper(self._context, self._options).run(), name="intake.keeping")
+                await self._consume_for_ever()
         finally:
             self.following.close()
 
@@ -286,11 +291,10 @@ class ConsumeEngine:
             kind, text = "snmptrap", self._traps.text(record)
         else:
             kind, text = "syslog", syslog.text_of(record.data)
-        rules = self.following.rules.get(kind)
-        if rules is None:
-            return
-        for match in rules.matches(text, host=host, scopes=self.following.inventory.scopes):
-            occurred_ns = record.time_ns + wall_ahead_ns
+        rules, is_kept = self.following.rules.get(kind), self._options.current.messages.keep == "all"
+        scopes, occurred_ns = self.following.inventory.scopes, record.time_ns + wall_ahead_ns
+        for match in rules.matches(text, host=host, scopes=scopes) if rules is not None else ():
+            is_kept = is_kept or match.monitor.keep
             if match.rule.suppress is not None and self._is_repeat(match, host, occurred_ns, record.time_ns - shift_ns):
                 self.counters.repeats += 1
                 continue
@@ -305,6 +309,9 @@ class ConsumeEngine:
             monitor = match.monitor
             event = Event(occurred_ns, match.priority, monitor.name, host, match.message, detail, monitor.notify)
             batch.events.append(event)
+        if is_kept:
+            severity = syslog.severity_of(record.data) if kind == "syslog" else None
+            batch.kept.append(Kept(occurred_ns, host, address, kind, severity, text))
 
     def _is_repeat(self, match: Match, host: str, occurred_ns: int, time_ns: int) -> bool:
         assert match.rule.suppress is not None
@@ -350,6 +357,8 @@ class ConsumeEngine:
                 new_hosts=sorted(batch.new_hosts),
                 epoch=self._context.epoch,
                 repeats=repeats,
+                messages=batch.kept,
+                today=now_utc().date(),
             )
 
         await self._context.store.commit(work, name="intake.batch", deadline_s=COMMIT_S)

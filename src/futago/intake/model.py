@@ -21,6 +21,11 @@ DATA_BYTES_MAX = 64 << 10  # one message; longer TCP frames are cut, UDP cannot 
 NO_SOURCE = bytes(16)
 
 
+def segment_table(segment: int) -> str:
+    """Return the name of the table that holds a segment of the kept messages (kept.py)."""
+    return f"message_{segment}"
+
+
 class Protocol(enum.IntEnum):
     """How a record came. The numbers are stored in journals: never reuse one."""
 

@@ -10,6 +10,7 @@ import os
 import tomllib
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -21,6 +22,7 @@ OPTIONS = paths.ETC / "intake.toml"
 AUTH_CODE_BYTES = {"sha1": 12, "sha224": 16, "sha256": 24, "sha384": 32, "sha512": 48}
 PASSWORD_CHARS_MIN = 8  # RFC 3414, section 11.2
 USERS_MAX = 1000
+KEPT_DAYS_MAX, KEPT_ROWS_MAX = 3660, 100_000_000
 _OTHERS = 0o037  # neither writable by the group nor anything to others
 _ENGINE_ID_START = bytes.fromhex("80007ed905")  # an enterprise number for examples (RFC 5612), then "octets"
 
@@ -64,12 +66,23 @@ class Relp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     is_tls: bool = msgspec.field(default=False, name="tls")  # with what [syslog_tls] says
 
 
+class Messages(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which received messages are kept for search, for how long and how many. `keep`: all, or those of monitors that
+    say `keep: true`.
+    """
+
+    keep: Literal["all", "monitors"] = "monitors"
+    days: int = 7
+    rows: int = 1_000_000
+
+
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. Its absence means: no syslog over TLS, no RELP, any community, no SNMPv3 users."""
 
     snmp: Snmp = Snmp()
     syslog_tls: SyslogTls | None = None
     relp: Relp | None = None
+    messages: Messages = Messages()
 
 
 def load(where: Path = OPTIONS) -> Options:
@@ -110,6 +123,9 @@ def parse(text: str, *, where: Path) -> Options:
         raise _fault(where, "syslog_tls.clients needs client_ca: without it nobody shows a certificate")
     if options.relp is not None and options.relp.is_tls and tls is None:
         raise _fault(where, "relp.tls takes its certificates from [syslog_tls], which is not there")
+    kept = options.messages
+    if not 1 <= kept.days <= KEPT_DAYS_MAX or not 1 <= kept.rows <= KEPT_ROWS_MAX:
+        raise _fault(where, f"messages: days is from 1 to {KEPT_DAYS_MAX}, rows from 1 to {KEPT_ROWS_MAX:,}")
     return options
 
 

@@ -44,6 +44,7 @@ class MessageMonitor:
     scope: str
     rules: tuple[Rule, ...]
     notify: tuple[str, ...] = ()
+    keep: bool = False  # messages that match are kept for search
 
 
 @dataclass(frozen=True, slots=True)

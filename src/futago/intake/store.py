@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import msgspec
 
+from futago.intake import kept
+from futago.intake.kept import Kept
 from futago.intake.merge import Changes, StoredChunk
 from futago.intake.rules import MessageMonitor, Rule, Suppress
 from futago.intake.suppress import RepeatChanges, Said, Window
@@ -94,8 +96,10 @@ async def save(
     new_hosts: Iterable[str],
     epoch: int,
     repeats: RepeatChanges | None = None,
+    messages: Sequence[Kept] = (),
+    today: date | None = None,
 ) -> None:
-    """Write one batch; to be run in a committing transaction.
+    """Write one batch; to be run in a committing transaction. `messages` are kept, in a segment of `today`.
 
     Raises:
         Stale: another batch was committed meanwhile.
@@ -109,6 +113,8 @@ async def save(
     await _save_state(conn, changes, positions)
     if repeats is not None:
         await _save_repeats(conn, repeats)
+    if messages and today is not None:
+        await kept.write(conn, messages, today=today)
     addresses = list(new_hosts)
     if addresses:
         await conn.execute(
@@ -226,7 +232,7 @@ async def load_monitors(conn: Connection) -> list[MessageMonitor]:
 def _monitor(name: str, kind: str, scope: str, spec: dict[str, object]) -> MessageMonitor:
     read = msgspec.convert(spec, _Spec)
     rules = tuple(Rule(p.match, p.priority, p.message, _suppress(p.suppress)) for p in read.patterns)
-    return MessageMonitor(name, kind, scope, rules, tuple(read.notify))
+    return MessageMonitor(name, kind, scope, rules, tuple(read.notify), read.keep)
 
 
 def _suppress(spec: _SuppressSpec | None) -> Suppress | None:
@@ -250,6 +256,7 @@ class _PatternSpec(msgspec.Struct):
 class _Spec(msgspec.Struct):
     patterns: list[_PatternSpec]
     notify: list[str] = []
+    keep: bool = False
 
 
 async def load_inventory(conn: Connection) -> Inventory:

@@ -16,6 +16,7 @@ STRUCTURED_CHARS_MAX = 8192
 HEAD_BYTES_MAX = 512  # time, host and tag stand within it
 _DEFAULT_PRIORITY = 13  # user.notice, as RFC 3164 says of a message without one
 _PRIORITY = re.compile(r"<(\d{1,3})>")
+_PRIORITY_BYTES = re.compile(rb"<(\d{1,3})>")
 _RFC5424 = re.compile(
     r"1 (?P<time>\S+) (?P<host>\S+) (?P<app>\S+) (?P<pid>\S+) \S+ "
     r'(?P<structured>-|(?:\[(?:[^\]"\\]|"(?:[^"\\]|\\.)*"|\\.)*\])+)(?: (?P<message>.*))?\Z',
@@ -61,6 +62,12 @@ def trimmed(data: bytes) -> bytes:
 def is_dated(data: bytes) -> bool:
     """Return whether the message carries its own time."""
     return _DATED.match(data) is not None
+
+
+def severity_of(data: bytes) -> int | None:
+    """Return the severity that a message gives itself: 0 emergency to 7 debug; None without a priority."""
+    found = _PRIORITY_BYTES.match(data)
+    return int(found[1]) & 7 if found else None
 
 
 def safe_text(data: bytes) -> str:

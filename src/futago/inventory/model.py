@@ -219,6 +219,7 @@ class SyslogMonitor(_Monitor):
     """Ordered patterns over syslog messages: the first that matches makes an event."""
 
     check: Literal["syslog"]
+    keep: bool = False  # received messages that match, for search
     patterns: list[Pattern] = Field(min_length=1, max_length=1000)
 
 
@@ -226,6 +227,7 @@ class SnmptrapMonitor(_Monitor):
     """Ordered patterns over the text form of SNMP traps."""
 
     check: Literal["snmptrap"]
+    keep: bool = False  # received messages that match, for search
     patterns: list[Pattern] = Field(min_length=1, max_length=1000)
 
 

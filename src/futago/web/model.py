@@ -289,6 +289,7 @@ class EventFilter(Shape):
     monitor: str | None = None
     host: str | None = None
     priority: Priority | None = None
+    text: Annotated[str, Field(max_length=500, description="Occurs in the message, in any case.")] | None = None
 
 
 class EventPage(EventFilter):

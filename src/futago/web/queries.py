@@ -123,6 +123,7 @@ def _where(wanted: EventFilter) -> LiteralString:
         (wanted.monitor, "monitor_name = %(monitor)s"),
         (wanted.host, "host_name = %(host)s"),
         (wanted.priority, "priority = %(priority)s"),
+        (wanted.text or None, "strpos(lower(message), lower(%(text)s)) > 0"),
     )
     conditions = [condition for value, condition in possible if value is not None]
     return " AND ".join(conditions) if conditions else "true"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -16,11 +16,13 @@ from futago.cli.event import follow
 from futago.cli.main import main
 from futago.cli.remote import Remote, Way
 from futago.intake.following import Following
+from futago.intake.kept import Kept
+from futago.intake.kept import write as write_kept
 from futago.runtime.engine import EngineContext, Outward
 from futago.runtime.faults import Unknown
 from futago.runtime.log import Log
 from futago.setup import paths
-from futago.store.commit import Store
+from futago.store.commit import Connection, Store
 from futago.web.model import Events, NewEvent, PostedEvent
 from web_bench import SERVING, TOKEN, role, settings, until
 from web_twins import Twins
@@ -90,6 +92,27 @@ async def test_apply_waits_until_messages_meet_the_new_patterns(
     assert await waiting == 0
     assert "at work: messages are held against these definitions" in capsys.readouterr().out
     assert following.rules["syslog"].matches("disk sda full", host="h", scopes={})
+
+
+async def test_kept_messages_are_searched(futago: Run, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    now = datetime.now(UTC)
+
+    async def keep(conn: Connection) -> None:
+        kept = [Kept(int(now.timestamp() - n) * 10**9, "web1", "10.0.0.1", "syslog", 3, f"disk {n}") for n in range(5)]
+        await write_kept(conn, kept, today=now.date())
+
+    await store.commit(keep, name="test.kept")
+    assert await futago("messages", "search", "DISK", "--since", "1h", "-n", "2", "--json") == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["text"] for one in found] == ["disk 4", "disk 3"]
+    assert await futago("messages", "search", "disk 1", "--host", "web1") == 0
+    assert capsys.readouterr().out.endswith("  web1  syslog  disk 1\n")
+    assert await futago("messages", "search", "--until", "1h") == 0
+    assert capsys.readouterr().out == ""
+    assert await futago("messages", "search", "--since", "yesterday") == 2
+    assert "[messages.time]" in capsys.readouterr().err
+    assert await futago("messages", "kept", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 5
 
 
 async def test_definitions_are_applied_and_a_net_is_run_and_shown(
