@@ -252,7 +252,8 @@ async def test_a_batch_that_still_waits_for_its_commit_and_the_next_one_never_bo
         # Another manager's batch, made from the same revision, is on its way: it holds the row.
         await other.execute("UPDATE intake_state SET revision = revision + 1")
         async with engine(store, disks.m1) as running:
-            await asyncio.sleep(0.5)
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE%'"
+            await eventually(database, waiting, 1)
             assert await messages(database) == []
             await other.commit()
             await consumed(database, disks)
