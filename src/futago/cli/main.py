@@ -61,6 +61,7 @@ VERBS = {
     "job": Verb("futago.cli.job", "job_app", "Start job nets and look at their runs."),
     "schedule": Verb("futago.cli.schedule", "schedule_app", "Show schedules and the starts that they will make."),
     "event": Verb("futago.cli.event", "event_app", "Show and post events."),
+    "mib": Verb("futago.cli.mib", "mib_app", "Load MIB files, so that traps are shown with names."),
     "tail": Verb("futago.cli.tail", "tail", "Show the messages that devices send, as they come."),
     "messages": Verb("futago.cli.messages", "messages_app", "Search the received messages that are kept."),
     "lab": Verb("futago.cli.lab", "app", "Run a whole pair on this machine: hosts, networks, power, faults."),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -13,12 +15,15 @@ from typing import Annotated
 import typer
 
 from futago.intake import options
+from futago.intake.mib_names import MibNames
 from futago.intake.model import Protocol
 from futago.intake.watch import Shown, Watch
-from futago.runtime.faults import OperatorFault
+from futago.runtime.faults import OperatorFault, WorldFault
 from futago.setup import paths, settings
 
 LOOK_S = 0.2
+# As a superuser: the gate does not close to it, and on a standby nothing else is let in.
+_DATABASE = f"host={paths.PG_SOCKET_DIR} port={paths.PORT_POSTGRES} dbname=futago user=postgres"
 _KINDS = {Protocol.SNMP_UDP: "snmptrap"}
 
 
@@ -84,4 +89,15 @@ def _watch() -> Watch:
     journals = {known.me: paths.JOURNAL_OWN}
     if known.peer is not None:
         journals[known.peer.name] = paths.JOURNAL_PEER
-    return Watch(journals, options.load().snmp)
+    return Watch(journals, options.load().snmp, _names())
+
+
+def _names() -> MibNames:
+    """Return the names of the loaded MIB modules; none where this machine's database does not run."""
+    from futago.intake.mib_store import names_here
+
+    try:
+        return asyncio.run(names_here(_DATABASE))
+    except WorldFault as e:
+        print(f"futago: traps are shown in numbers, as the database is not to be read: {e}", file=sys.stderr)
+        return MibNames()

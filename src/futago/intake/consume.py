@@ -18,8 +18,8 @@ from pathlib import Path
 
 import msgspec
 
+from futago.intake import mib_store, syslog
 from futago.intake import store as rows
-from futago.intake import syslog
 from futago.intake.addresses import address_text
 from futago.intake.following import Following
 from futago.intake.keeping import Keeper
@@ -32,6 +32,7 @@ from futago.intake.reader import JournalReader, Read
 from futago.intake.rules import Match
 from futago.intake.store import Event
 from futago.intake.suppress import Repeats, Said, Summary
+from futago.intake.telling import tell
 from futago.intake.traps import TrapCounters, TrapReader
 from futago.runtime.clock import S, now_utc
 from futago.runtime.engine import EngineContext
@@ -133,6 +134,7 @@ class ConsumeEngine:
         self._options = OptionsWatch(self._places.options)
         self._options.look()
         self._traps = TrapReader(self._options.current.snmp, self.counters)
+        self._mibs_version: tuple[int, int] | None = None
         self.following = Following(context)
         self._repeats = Repeats()
         self._streams: list[_Stream] = []
@@ -287,24 +289,23 @@ class ConsumeEngine:
     def _take_effect(self, record: Record, wall_ahead_ns: int, shift_ns: int, batch: _Batch) -> None:
         address = address_text(record.source)
         host = self._host(address, record, batch)
-        if record.protocol == Protocol.SNMP_UDP:
-            kind, text = "snmptrap", self._traps.text(record)
-        else:
-            kind, text = "syslog", syslog.text_of(record.data)
+        told = tell(record, self._traps)
+        kind, text = told.kind, told.text
         rules, is_kept = self.following.rules.get(kind), self._options.current.messages.keep == "all"
         scopes, occurred_ns = self.following.inventory.scopes, record.time_ns + wall_ahead_ns
-        for match in rules.matches(text, host=host, scopes=scopes) if rules is not None else ():
+        found = rules.matches(text, host=host, scopes=scopes, fields=told.fields) if rules is not None else ()
+        for match in found:
             is_kept = is_kept or match.monitor.keep
             if match.rule.suppress is not None and self._is_repeat(match, host, occurred_ns, record.time_ns - shift_ns):
                 self.counters.repeats += 1
                 continue
             self._tell_repeats(batch)
-            detail: dict[str, object] = {"address": address}
+            detail: dict[str, object] = {"address": address, **told.detail}
             if match.message is not text:
                 detail["text"] = text[:EVENT_DETAIL_CHARS_MAX]
             if match.groups:
                 detail["groups"] = dict(match.groups)
-            if kind == "syslog" and (structured := syslog.structured_of(text)):
+            if told.kind == "syslog" and (structured := syslog.structured_of(text)):
                 detail["structured"] = structured
             monitor = match.monitor
             event = Event(occurred_ns, match.priority, monitor.name, host, match.message, detail, monitor.notify)
@@ -381,11 +382,17 @@ class ConsumeEngine:
                 self.counters.damaged = damaged
 
     async def _read_options(self) -> None:
+        names = self._traps.names
         if self._options.look():
             if self._options.fault:
                 self._context.log.error("intake.options_refused", error=self._options.fault)
             # Making keys of passwords takes milliseconds each.
             self._traps = await asyncio.to_thread(TrapReader, self._options.current.snmp, self.counters)
+        version = await self._context.store.read(mib_store.version, name="intake.mib_version")
+        if version != self._mibs_version:
+            names = await self._context.store.read(mib_store.load_names, name="intake.mibs")
+            self._mibs_version = version
+        self._traps.names = names
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = asyncio.get_running_loop().time()

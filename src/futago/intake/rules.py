@@ -15,6 +15,7 @@ from futago.intake.suppress import repeat_key
 
 EVERY_HOST = "*"
 EVENT_CHARS_MAX = 16_384
+_NO_FIELDS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,12 @@ class _Template:
         self._parts = [(literal, field) for literal, field, _, _ in string.Formatter().parse(text)]
         self.is_whole_text = self._parts == [("", "text")]
 
-    def fill(self, text: str, groups: Mapping[str, str]) -> str:
+    def fill(self, text: str, groups: Mapping[str, str], fields: Mapping[str, str]) -> str:
         made = []
         for literal, field in self._parts:
             made.append(literal)
             if field is not None:
-                made.append(groups.get(field, text if field == "text" else ""))
+                made.append(groups[field] if field in groups else text if field == "text" else fields.get(field, ""))
         return "".join(made)
 
 
@@ -103,13 +104,16 @@ class RuleSet:
         self._templates = [_Template(rule.message) for _, rule in self._places]
         self.patterns = PatternSet([rule.match for _, rule in self._places], automata)
 
-    def matches(self, text: str, *, host: str, scopes: Mapping[str, Set[str]]) -> list[Match]:
+    def matches(
+        self, text: str, *, host: str, scopes: Mapping[str, Set[str]], fields: Mapping[str, str] = _NO_FIELDS
+    ) -> list[Match]:
         """Return the events that a message makes.
 
         Args:
             text: the line that patterns see.
             host: the name of the host that sent it.
             scopes: scope name -> names of its hosts; the scope "*" holds every host, registered or not.
+            fields: what the message itself names, for holes of templates that are no groups.
         """
         made: list[Match] = []
         decided: MessageMonitor | None = None
@@ -122,6 +126,6 @@ class RuleSet:
                 continue
             template = self._templates[pattern_id]
             groups = self.patterns.groups(pattern_id, text)
-            message = text if template.is_whole_text else template.fill(text, groups)
+            message = text if template.is_whole_text else template.fill(text, groups, fields)
             made.append(Match(monitor, rule, message[:EVENT_CHARS_MAX], groups))
         return made

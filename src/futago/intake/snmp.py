@@ -51,11 +51,12 @@ class TrapKind(enum.Enum):
 
 
 class Varbind(NamedTuple):
-    """One variable: dotted name, BER tag of the value, the value as text."""
+    """One variable: dotted name, BER tag of the value, the value as text, and its bytes."""
 
     oid: str
     tag: int
     text: str
+    data: bytes = b""
 
 
 class Trap(NamedTuple):
@@ -290,7 +291,7 @@ def _v1(data: bytes, community: bytes, at: int, end: int) -> Trap:
 
 
 def _varbind(data: bytes, name: bytes, tag: int, start: int, end: int) -> Varbind:
-    return Varbind(oid_text(name), tag, _value(data, tag, start, end))
+    return Varbind(oid_text(name), tag, _value(data, tag, start, end), data[start:end])
 
 
 def _value(data: bytes, tag: int, start: int, end: int) -> str:

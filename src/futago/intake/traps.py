@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from futago.intake import snmp
+from futago.intake.mib_names import MibNames, Named
 from futago.intake.model import Record
 from futago.intake.options import Snmp
 from futago.intake.snmp import Opened
@@ -38,6 +39,13 @@ class Notification(NamedTuple):
     message: Message | None = None
 
 
+class TrapText(NamedTuple):
+    """The line that patterns see, and the names in it if MIB modules know any."""
+
+    text: str
+    named: Named | None = None
+
+
 @dataclass(slots=True)
 class TrapCounters:
     """What was not taken as it was meant."""
@@ -61,6 +69,7 @@ class TrapReader:
         self._looked: dict[bytes, Notification] = {}  # between the merge and the effect, of the same datagram
         self._looked_bytes = 0
         self._counters = counters
+        self.names = MibNames()  # of the MIB modules that were loaded
 
     def look(self, data: bytes) -> Notification:
         """Return a datagram looked into, but for the time window."""
@@ -97,17 +106,27 @@ class TrapReader:
 
     def text(self, record: Record) -> str:
         """Return the line that patterns see of a message that takes effect."""
+        return self.read(record).text
+
+    def read(self, record: Record) -> TrapText:
+        """Return the line that patterns see of a message that takes effect: numbers, and behind them what MIB modules
+        have names for, so that patterns on numbers go on to match when a module is loaded.
+        """
         found = self.look(record.data)
         if found.is_refused or (found.message is not None and not self._is_fresh(found.message, record)):
             self._counters.refused += 1
-            return f"refused: {found.why or _DOUBTS[Doubt.TIME]}"
+            return TrapText(f"refused: {found.why or _DOUBTS[Doubt.TIME]}")
         try:
             if found.opened is None:
                 raise Corrupt(found.why)
-            return snmp.text_opened(found.opened)
+            if not self.names:
+                return TrapText(snmp.text_opened(found.opened))
+            trap = snmp.decode_opened(found.opened)
         except Corrupt as e:
             self._counters.malformed += 1
-            return f"undecodable: {e}: 0x{record.data[:SHOWN_BYTES_MAX].hex()}"
+            return TrapText(f"undecodable: {e}: 0x{record.data[:SHOWN_BYTES_MAX].hex()}")
+        named = self.names.named(trap.trap_oid, trap.varbinds)
+        return TrapText(f"{trap.text} {named.text}" if named is not None else trap.text, named)
 
     def _is_fresh(self, message: Message, record: Record) -> bool:
         """Return whether a v3 message is of its sender's present; only what is authenticated says when it is of."""

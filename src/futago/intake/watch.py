@@ -12,14 +12,15 @@ from pathlib import Path
 
 import msgspec
 
-from futago.intake import syslog
 from futago.intake.addresses import address_text
 from futago.intake.journal import folders, tail
 from futago.intake.merge import LATE, RECENT, Merger
+from futago.intake.mib_names import MibNames
 from futago.intake.model import Mark, Protocol, Record
 from futago.intake.normalise import copies_of
 from futago.intake.options import Snmp
 from futago.intake.reader import JournalReader
+from futago.intake.telling import tell
 from futago.intake.traps import TrapCounters, TrapReader
 
 TAIL_BYTES = 1 << 20  # of each journal, to begin with
@@ -44,12 +45,14 @@ class Watch:
     Args:
         journals: member -> its journal here; one may be missing yet.
         snmp: communities and users, to read traps.
+        names: of MIB modules.
     """
 
-    def __init__(self, journals: dict[str, Path], snmp: Snmp) -> None:
+    def __init__(self, journals: dict[str, Path], snmp: Snmp, names: MibNames | None = None) -> None:
         self._traps = TrapReader(snmp, TrapCounters())
-        names = [*journals, ""]
-        self._merger = Merger((names[0], names[1]), limits={RECENT: WAITING_MAX, LATE: WAITING_MAX})
+        self._traps.names = names or MibNames()
+        members = [*journals, ""]
+        self._merger = Merger((members[0], members[1]), limits={RECENT: WAITING_MAX, LATE: WAITING_MAX})
         self._readers = {member: JournalReader(root, _recent(root)) for member, root in journals.items()}
 
     def poll(self) -> list[Shown]:
@@ -80,8 +83,7 @@ class Watch:
         return [self._line(member, messages[place], ahead_ns) for place in effects]
 
     def _line(self, member: str, record: Record, ahead_ns: int) -> Shown:
-        is_snmp = record.protocol == Protocol.SNMP_UDP
-        text = self._traps.text(record) if is_snmp else syslog.text_of(record.data)
+        text = tell(record, self._traps).text
         at_ns = record.time_ns + ahead_ns
         return Shown(at_ns, member, address_text(record.source), Protocol(record.protocol), text)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyAddress, StringConstraints, model_validator
 
@@ -123,6 +123,7 @@ class Notification(Object):
 
 
 SUPPRESS_MAX = timedelta(days=7)
+_FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}\Z")
 
 
 class Suppress(Object):
@@ -144,6 +145,8 @@ class Pattern(Object):
     `message` may hold the named groups of `match`, and {text}, the whole message.
     """
 
+    takes_fields: ClassVar[bool] = False  # `message` may also hold names that the message itself brings
+
     match: str = Field(min_length=1, max_length=4096)
     priority: Priority
     message: str = Field(default="{text}", min_length=1, max_length=4096)
@@ -162,7 +165,8 @@ class Pattern(Object):
         if any(spec or conversion for _, _, spec, conversion in fields):
             raise ValueError("`message`: only plain {name} is accepted, without ! or :")
         named = {str(field) for _, field, _, _ in fields}
-        if unknown := named - groups - {"text"}:
+        unknown = named - groups - {"text"}
+        if unknown and not (self.takes_fields and all(_FIELD.match(name) for name in unknown)):
             raise ValueError(f"`message` names {{{sorted(unknown)[0]}}}, which is not a named group of `match`")
         by = set(self.suppress.by) if self.suppress else set()
         if unknown := by - groups - {"host", "message"}:
@@ -170,6 +174,12 @@ class Pattern(Object):
                 f"`suppress.by` names `{sorted(unknown)[0]}`: known are host, message and the named groups of `match`"
             )
         return self
+
+
+class FieldPattern(Pattern):
+    """A pattern for messages that bring names of their own: objects that MIB modules name, fields of a custom trap."""
+
+    takes_fields: ClassVar[bool] = True
 
 
 class _Monitor(Object):
@@ -228,7 +238,7 @@ class SnmptrapMonitor(_Monitor):
 
     check: Literal["snmptrap"]
     keep: bool = False  # received messages that match, for search
-    patterns: list[Pattern] = Field(min_length=1, max_length=1000)
+    patterns: list[FieldPattern] = Field(min_length=1, max_length=1000)
 
 
 PollingMonitor = Annotated[PingMonitor | TcpMonitor, Field(discriminator="check")]

@@ -35,6 +35,7 @@ from futago.web.api import (
     job_operations,
     jobs,
     messages,
+    mibs,
     monitoring,
     orders,
     pair,
@@ -86,7 +87,7 @@ def make_app(rooms: Rooms) -> FastAPI:
     for room in (people, pair):
         api.include_router(room.open_router)
     told = (hosts, events, messages, monitoring)
-    for room in (people, pair, orders, *told, jobs, job_operations, schedules, definitions):
+    for room in (people, pair, orders, *told, jobs, job_operations, schedules, definitions, mibs):
         api.include_router(room.router)
     app.include_router(api)
     for page in (login, pair_orders, overview, language):

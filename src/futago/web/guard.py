@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from futago.web.model import ErrorBody
 
 BODY_BYTES_MAX = 128 * 1024
-BODY_BYTES_MAX_AT = {"/api/v1/apply": 5 * 1024 * 1024}  # definitions are bounded again where they are read
+# Definitions and MIB files are bounded again where they are read.
+BODY_BYTES_MAX_AT = {"/api/v1/apply": 5 * 1024 * 1024, "/api/v1/mibs": 5 * 1024 * 1024}
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
