@@ -16,8 +16,10 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "lab"))
 from shift import World
 from walk import SCENES, Scene, Step
 
+from futago import __version__
 from futago.lab.lab import Lab
 from futago.lab.pair import form_pair, wait_protected
 from futago.lab.progress import say
@@ -46,11 +49,38 @@ def wanted(only: str) -> list[Scene]:
     return [s for s in SCENES if s.name in names or s.fault in names]
 
 
+def version() -> str:
+    """Return what is measured: the version and the state of the sources."""
+    here = Path(__file__).parent
+    commit = _git(here, "rev-parse", "--short=10", "HEAD")
+    changed = "+changes" if _git(here, "status", "--porcelain", "--untracked-files=no", "--", "../../src") else ""
+    return f"{__version__} ({commit}{changed})" if commit else __version__
+
+
+def _git(here: Path, *words: str) -> str:
+    try:
+        return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
+def machine() -> str:
+    """Return on what it is measured."""
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{len(models)} x {models[0] if models else 'unknown'}, {gib:.0f} GiB, Linux {os.uname().release.partition('-')[0]}"
+
+
 class Walk:
     """A lab with a pair, made anew whenever a fault has left it beyond repair."""
 
     def __init__(self, *, recovery: str, profile: str) -> None:
         self._recovery, self._profile = recovery, profile
+        self._about = {"recovery": recovery, "version": version(), "machine": machine()}
         self.lab = Lab(f"f{os.getpid()}")
         self._world: World | None = None
 
@@ -72,6 +102,7 @@ class Walk:
             self.down()
             row = Step(self.world(), scene).run()
         line: Line = {**json.loads(row.line()), "ok": row.is_good, "took_s": round(time.monotonic() - began, 1)}
+        line |= {"utc": datetime.now(UTC).isoformat(timespec="seconds"), "profile": self._profile, **self._about}
         try:
             self._heal()
         except FutagoFault as e:
@@ -113,17 +144,40 @@ def table(lines: list[Line]) -> str:
         line = newest[key]
         cells = [_cell(line[k]) for k in COLUMNS]
         command = f"`{line['command']}`" if line["command"] else "none"
-        name = "-".join(k for k in key if k)
         mark = "" if line["ok"] else " **(see below)**"
-        rows.append(f"| {name} | {line['text']}{mark} | {' | '.join(cells)} | {command} |")
+        rows.append(f"| {_name(line)} | {line['text']}{mark} | {' | '.join(cells)} | {command} |")
     bad = [line for line in newest.values() if not line["ok"]]
     if bad:
         rows += ["", "Not as it should be:", ""]
-        rows += [f"- {'-'.join(k for k in (b['fault'], b['variant']) if k)}: {'; '.join(b['why'])[:400]}" for b in bad]
+        rows += [f"- {_name(b)}: {'; '.join(b['why'])[:400]}" for b in bad]
     missing = [s.name for s in SCENES if (s.fault, s.variant) not in newest]
     if missing:
         rows += ["", f"Not run: {', '.join(missing)}."]
+    rows += ["", *_about(list(newest.values()))]
     return "\n".join(rows) + "\n"
+
+
+def _about(lines: list[Line]) -> list[str]:
+    """Tell when, of which version and where the rows were measured; those that were measured otherwise by name."""
+    groups: dict[str, list[Line]] = {}
+    for line in lines:
+        words = f'version {line["version"]}, profile `{line["profile"]}`, `recovery = "{line["recovery"]}"`, {line["machine"]}'
+        groups.setdefault(words, []).append(line)
+    told = []
+    for words, some in sorted(groups.items(), key=lambda g: -len(g[1])):
+        names = "all rows" if len(groups) == 1 else ", ".join(_name(x) for x in some) if told else "the other rows"
+        began, ended = min(x["utc"] for x in some), max(x["utc"] for x in some)
+        told.append(f"Measured {began[:16].replace('T', ' ')} to {ended[:16].replace('T', ' ')} UTC, {names}: {words}.")
+    resent = sum(x["resent"] for x in lines)
+    if resent:
+        told.append(
+            f"Messages that rsyslogd itself sent again after a lost connection, by the record of the wire: {resent}."
+        )
+    return ["  \n".join(told)]
+
+
+def _name(line: Line) -> str:
+    return "-".join(k for k in (line["fault"], line["variant"]) if k)
 
 
 COLUMNS = ("detected_s", "outage_s", "resumed_s", "paired_s", "lost", "twice")

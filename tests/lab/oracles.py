@@ -131,11 +131,14 @@ class Difference:
 SHOWN = 10
 
 
-def compare(sent: Iterable[str], arrived: Iterable[str]) -> Difference:
-    """Compare what a sender says it sent with what the product says arrived; every key must be there exactly once."""
-    wanted, found = set(sent), Counter(arrived)
+def compare(sent: Iterable[str], arrived: Iterable[str], carried: Counter[str] | None = None) -> Difference:
+    """Compare what a sender says it sent with what the product says arrived; every key must be there exactly once.
+
+    `carried`: how often the wire carried a key to one member (wire.py); so often it may be there.
+    """
+    wanted, found, rightly = set(sent), Counter(arrived), carried or Counter()
     lost = sorted(wanted - found.keys())
-    twice = sorted(k for k, n in found.items() if n > 1)
+    twice = sorted(k for k, n in found.items() if n > max(1, rightly[k]))
     unknown = sorted(found.keys() - wanted)
     examples = [f"lost {k}" for k in lost[:SHOWN]] + [f"{found[k]} times {k}" for k in twice[:SHOWN]]
     examples += [f"never sent {k}" for k in unknown[:SHOWN]]

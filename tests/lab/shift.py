@@ -17,6 +17,7 @@ from itertools import count, pairwise
 from api import Api
 from oracles import Difference, JobStarts, SmtpSink, compare
 from senders import ApiWriter, Senders, Write
+from wire import WireTap, most
 
 from futago.lab.lab import Lab
 from futago.lab.pair import apply
@@ -26,6 +27,7 @@ JOB_HOSTS = ("host1", "host2", "host3")
 LAYERS = 6
 SECONDS_PER_JOB = 1.5
 NET = "shift"
+SENDING_HOST = "dev1"
 PULLED = "host4"  # no juror, and no job runs there
 MAIL_HOST = "10.91.1.50"
 DRAIN_S = 40.0
@@ -102,11 +104,12 @@ class World:
 
 @dataclass
 class Tally:
-    """What was lost and what happened twice, of everything together."""
+    """What was lost and what happened twice, of everything together; and how many messages their sender sent again."""
 
     sent: int = 0
     lost: int = 0
     twice: int = 0
+    resent: int = 0
     why: list[str] = field(default_factory=list)
 
     def add(self, what: str, difference: Difference) -> None:
@@ -131,6 +134,7 @@ class Shift:
         self._parts = 0
         self._sent: set[str] = set()
         self._senders: Senders | None = None
+        self._tap = WireTap(self.lab.host(SENDING_HOST))
         self._first_event = 0
         self._mails = len(self.world.sink.mails())
         self._starts = len(self.world.starts.starts())
@@ -146,6 +150,7 @@ class Shift:
         status = self.lab.pair_status() or {}
         self.began_epoch = int(status.get("epoch", 0))
         before = self.api.event_count(monitor="numbered")
+        self._tap.start()
         self.send()
         self.writer.start(prefix=f"{self.mark}-fip")
         for name, writer in self.sides.items():
@@ -159,7 +164,7 @@ class Shift:
         if self._senders is not None:
             self._senders.close()
         self._parts += 1
-        self._senders = Senders(self.lab, rates=RATES)
+        self._senders = Senders(self.lab, host=SENDING_HOST, rates=RATES)
         for stream in self._senders.streams:
             stream.name += f"{self.mark}p{self._parts}"
         self._senders.start()
@@ -194,6 +199,7 @@ class Shift:
         """End everything, whatever state it is in."""
         if self._senders is not None:
             self._senders.close()
+        self._tap.stop()
         for writer in (self.writer, *self.sides.values()):
             writer.stop()
 
@@ -224,11 +230,22 @@ class Shift:
             while found.lost and time.monotonic() < end:
                 time.sleep(2)
                 found = self._compare(monitor, wanted)
-            tally.add(monitor, found)
+            tally.add(monitor, self._rightly_more(tally, monitor, wanted) if found.twice else found)
 
-    def _compare(self, monitor: str, wanted: set[str]) -> Difference:
+    def _compare(self, monitor: str, wanted: set[str], carried: Counter[str] | None = None) -> Difference:
         told = (str(e["message"]) for e in self.api.event_messages(monitor=monitor, after=self._first_event))
-        return compare(wanted, (m for m in told if self.mark in m))
+        return compare(wanted, (m for m in told if self.mark in m), carried)
+
+    def _rightly_more(self, tally: Tally, monitor: str, wanted: set[str]) -> Difference:
+        """Compare anew with what the wire carried: rsyslogd may say again what stood in its buffer."""
+        carried = self._tap.carried()
+        tally.resent = sum(n > 1 for n in most(carried.values()).values())
+        found = self._compare(monitor, wanted, most(carried.values()))
+        if found.twice:
+            keys = {e.rpartition(" ")[2] for e in found.examples}
+            told = {member: {k: n for k, n in counts.items() if k in keys} for member, counts in carried.items()}
+            tally.why.append(f"{monitor}: over TCP the wire carried {told}")
+        return found
 
     def _wait_ended(self) -> dict[str, object]:
         end = time.monotonic() + NET_S

@@ -80,8 +80,8 @@ SCENES: tuple[Scene, ...] = (
     Scene("F01", "primary: power off"),
     Scene("F02", "primary: orderly power-off"),
     Scene("F03", "primary: reboot"),
-    Scene("F04", "primary: every process frozen; thawed later"),
-    Scene("F04-kernel", "primary: kernel hangs; it runs on later"),
+    Scene("F04", "primary: every process frozen"),
+    Scene("F04-kernel", "primary: kernel hangs"),
     Scene("F04-unfenced", "primary frozen, its BMC dead; thawed later"),
     Scene("F04-kernel-unfenced", "primary's kernel hangs, its BMC dead; it runs on later"),
     Scene("F05", "primary: all networks cut"),
@@ -92,6 +92,10 @@ SCENES: tuple[Scene, ...] = (
     Scene("F05-svc-in", "service network: standby to primary lost"),
     Scene("F05-hb-out", "heartbeat network: primary to standby lost"),
     Scene("F05-hb-in", "heartbeat network: standby to primary lost"),
+    Scene("F05-nic-out", "primary: what its service interface sends is lost"),
+    Scene("F05-nic-in", "primary: what is sent to its service interface is lost"),
+    Scene("F05-bmc-out", "primary: what it sends to the power devices is lost"),
+    Scene("F05-bmc-in", "primary: what the power devices send to it is lost"),
     Scene("F06", "primary: service interface down"),
     Scene("F07", "primary: service interface loses everything, carrier up"),
     Scene("F08", "primary: floating IP deleted"),
@@ -152,6 +156,7 @@ class Row:
         outage_s: the longest time without an acknowledgement around the fault.
         paired_s: from the repair to a protected pair; 0 if the pair stayed protected.
         repair_gap_s: the longest time without an acknowledgement during repair and recovery.
+        resent: messages that their sender itself sent again, by the record of the wire.
         command: what an operator had to type.
     """
 
@@ -166,6 +171,7 @@ class Row:
     lost: int = 0
     twice: int = 0
     sent: int = 0
+    resent: int = 0
     command: str = ""
     rungs: list[str] = field(default_factory=list)
     rules: list[str] = field(default_factory=list)
@@ -399,4 +405,5 @@ class Step:
         self.shift.wait_for_mails(2, deadline_s=20)
         tally = self.shift.reckon()
         self.row.sent, self.row.lost, self.row.twice = tally.sent, tally.lost, tally.twice
+        self.row.resent = tally.resent
         self.row.why += tally.why

@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from futago.lab import clock, machine
-from futago.lab.host import Power, PoweredHost
-from futago.lab.network import Drop
-from futago.lab.topology import FLOATING_IP, Network
+from futago.lab import faults_disk as disk
+from futago.lab import faults_network as net
+from futago.lab.faults_network import Act, Stages
+from futago.lab.host import Power
 from futago.runtime.clock import now_at
 from futago.runtime.faults import OperatorFault, Refused
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from futago.lab.daemon import Daemon
 
 PROGRAMS = ("controller", "receiver", "guard", "manager", "web", "postgres", "agent")
-NETWORKS = tuple(n.value for n in Network)
-
-Stages = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +40,8 @@ class Fault:
 
     words: tuple[str, ...]
     text: str
-    begin: Callable[[Daemon, str, list[str]], Stages]
-    end: Callable[[Daemon, str, list[str]], Stages] | None = None
+    begin: Act
+    end: Act | None = None
 
 
 def _power_cut(d: Daemon, host: str, _: list[str]) -> Stages:
@@ -84,70 +81,6 @@ def _kernel_resume(d: Daemon, host: str, _: list[str]) -> Stages:
     found = d.host(host)
     found.set_cables(found.ports, up=True)
     return _thaw(d, host, [])
-
-
-def _ports(d: Daemon, host: str, words: list[str]) -> list[str]:
-    ports = [k.port for k in d.host(host).links if k.network.value == words[0]]
-    if not ports:
-        raise OperatorFault(
-            f"{host} has no cable in `{words[0]}`.", hint=f"The networks are {', '.join(NETWORKS)}.", code="lab.network"
-        )
-    return ports
-
-
-def _link_down(d: Daemon, host: str, words: list[str]) -> Stages:
-    d.host(host).set_cables(_ports(d, host, words), up=False)
-    return {}
-
-
-def _link_up(d: Daemon, host: str, words: list[str]) -> Stages:
-    d.host(host).set_cables(_ports(d, host, words), up=True)
-    return {}
-
-
-def _isolate(d: Daemon, host: str, _: list[str]) -> Stages:
-    d.host(host)
-    d.drop(("isolate", host), [Drop(f"{host}-*", None), Drop(None, f"{host}-*")])
-    return {}
-
-
-def _unisolate(d: Daemon, host: str, _: list[str]) -> Stages:
-    d.drop(("isolate", host), [])
-    return {}
-
-
-def _mute(d: Daemon, host: str, _: list[str]) -> Stages:
-    d.host(host)
-    d.drop(("mute", host), [Drop(f"{host}-*", None)])
-    return {}
-
-
-def _unmute(d: Daemon, host: str, _: list[str]) -> Stages:
-    d.drop(("mute", host), [])
-    return {}
-
-
-def _all_deaf(d: Daemon, host: str, _: list[str]) -> Stages:
-    d.host(host)
-    d.drop(("deaf", host), [Drop(None, f"{host}-*")])
-    return {}
-
-
-def _hear_all(d: Daemon, host: str, _: list[str]) -> Stages:
-    d.drop(("deaf", host), [])
-    return {}
-
-
-def _oneway(d: Daemon, host: str, words: list[str]) -> Stages:
-    to, where = words
-    source, target = _ports(d, host, [where])[0], _ports(d, to, [where])[0]
-    d.drop(("oneway", host, to, where), [Drop(source, target)])
-    return {}
-
-
-def _unoneway(d: Daemon, host: str, words: list[str]) -> Stages:
-    d.drop(("oneway", host, *words), [])
-    return {}
 
 
 def _unit(words: list[str]) -> str:
@@ -242,16 +175,6 @@ def _bmc_service_unhang(d: Daemon, host: str, words: list[str]) -> Stages:
     return {}
 
 
-def _bmc_dead(d: Daemon, host: str, _: list[str]) -> Stages:
-    d.drop(("bmc-dead", host), [Drop(d.bmc(host).port, None), Drop(None, d.bmc(host).port)])
-    return {}
-
-
-def _bmc_undead(d: Daemon, host: str, _: list[str]) -> Stages:
-    d.drop(("bmc-dead", host), [])
-    return {}
-
-
 def _bmc_lie(d: Daemon, host: str, _: list[str]) -> Stages:
     d.bmc(host).lies = True
     return {}
@@ -262,6 +185,9 @@ def _bmc_truth(d: Daemon, host: str, _: list[str]) -> Stages:
     return {}
 
 
+_bmc_dead, _bmc_undead = net.losing("bmc-dead", net.bmc)
+
+
 def _zone_lost(d: Daemon, host: str, words: list[str]) -> Stages:
     _bmc_dead(d, host, words)
     return d.host(host).cut()
@@ -270,41 +196,6 @@ def _zone_lost(d: Daemon, host: str, words: list[str]) -> Stages:
 def _zone_back(d: Daemon, host: str, words: list[str]) -> Stages:
     _bmc_undead(d, host, words)
     return _power_on(d, host, words)
-
-
-def _deaf(d: Daemon, host: str, words: list[str]) -> Stages:
-    port = _ports(d, host, words)[0]
-    d.drop(("nic-deaf", host, *words), [Drop(port, None), Drop(None, port)])
-    return {}
-
-
-def _undeaf(d: Daemon, host: str, words: list[str]) -> Stages:
-    d.drop(("nic-deaf", host, *words), [])
-    return {}
-
-
-def _interface(d: Daemon, host: str, words: list[str], *, up: bool) -> Stages:
-    _ports(d, host, words)
-    for link in d.host(host).links:
-        if link.network.value == words[0]:
-            d.host(host).set_interface(link.interface, up=up)
-    return {}
-
-
-def _nic_down(d: Daemon, host: str, words: list[str]) -> Stages:
-    return _interface(d, host, words, up=False)
-
-
-def _nic_up(d: Daemon, host: str, words: list[str]) -> Stages:
-    try:
-        return _interface(d, host, words, up=True)
-    except Refused:  # it is off: its interface comes up with it
-        return {}
-
-
-def _address_gone(d: Daemon, host: str, _: list[str]) -> Stages:
-    d.inside(host, "ip", "addr", "del", f"{FLOATING_IP.partition('/')[0]}/32", "dev", "eth0")
-    return {}
 
 
 _DROP_IN = "/run/systemd/system/{unit}.d/lab-stay-dead.conf"
@@ -324,85 +215,6 @@ def _alive_again(d: Daemon, host: str, words: list[str]) -> Stages:
         d.inside(host, "systemctl", "--no-block", "start", unit)
     except (OperatorFault, Refused):  # it is off: the drop-in went with its power
         pass
-    return {}
-
-
-def _volume_host(d: Daemon, host: str) -> PoweredHost:
-    found = d.host(host)
-    if not found.disks.has_volume:
-        raise OperatorFault(f"{host} has no volume for a database.", hint="m1 and m2 have one.", code="lab.volume")
-    if found.power is Power.OFF:
-        raise OperatorFault(f"{host} is off.", hint=f"Run `futago lab fault power-on {host}`.", code="lab.off")
-    return found
-
-
-def _disk_hang(d: Daemon, host: str, _: list[str]) -> Stages:
-    _volume_host(d, host).disks.hang()
-    return {}
-
-
-def _disk_unhang(d: Daemon, host: str, _: list[str]) -> Stages:
-    d.host(host).disks.thaw()
-    return {}
-
-
-def _disk_detach(d: Daemon, host: str, _: list[str]) -> Stages:
-    _volume_host(d, host).disks.detach()
-    return {}
-
-
-def _attach(d: Daemon, host: str, _: list[str]) -> Stages:
-    """The file system gave up when its disk went: it is whole again after a reboot only, as on a real machine."""
-    found = d.host(host)
-    with found.lock:
-        if found.power is Power.ON and found.disks.is_detached():
-            found.cut()
-            found.power_on()
-    return {}
-
-
-def _device_hang(d: Daemon, host: str, _: list[str]) -> Stages:
-    disks = _volume_host(d, host).disks
-    disks.require_remote()
-    disks.hang(device=True)
-    return {}
-
-
-def _device_gone(d: Daemon, host: str, _: list[str]) -> Stages:
-    disks = _volume_host(d, host).disks
-    disks.require_remote()
-    disks.detach(device=True)
-    return {}
-
-
-_FILLER = "lab-filler"
-
-
-def _disk_full(d: Daemon, host: str, _: list[str]) -> Stages:
-    d.fill(_volume_host(d, host).disks.volume / _FILLER)
-    return {}
-
-
-def _disk_roomy(d: Daemon, host: str, _: list[str]) -> Stages:
-    found = d.host(host)
-    if found.power is Power.ON:
-        (found.disks.volume / _FILLER).unlink(missing_ok=True)
-    return {}
-
-
-def _root_full(d: Daemon, host: str, _: list[str]) -> Stages:
-    found = d.host(host)
-    if found.power is Power.OFF:
-        raise Refused(f"{host} is off")
-    d.fill(found.disks.root_spare / _FILLER)
-    left = os.statvfs(found.disks.root_spare)
-    return {"left_kib": left.f_bavail * left.f_frsize / 1024}
-
-
-def _root_roomy(d: Daemon, host: str, _: list[str]) -> Stages:
-    found = d.host(host)
-    if found.power is Power.ON:
-        (found.disks.root_spare / _FILLER).unlink(missing_ok=True)
     return {}
 
 
@@ -442,22 +254,6 @@ def _clock_right(d: Daemon, host: str, _: list[str]) -> Stages:
     return {}
 
 
-_REPLICATION = ("tcp dport 5432", "tcp sport 5432")
-
-
-def _replication_cut(d: Daemon, host: str, _: list[str]) -> Stages:
-    d.host(host)
-    ways: list[tuple[str | None, str | None]] = [(f"{host}-*", None), (None, f"{host}-*")]
-    rules = [Drop(source, target, match) for source, target in ways for match in _REPLICATION]
-    d.drop(("replication-cut", host), rules)
-    return {}
-
-
-def _replication_back(d: Daemon, host: str, _: list[str]) -> Stages:
-    d.drop(("replication-cut", host), [])
-    return {}
-
-
 FAULTS: dict[str, Fault] = {
     "power-cut": Fault((), "the host loses its power, and what it had not synced", _power_cut, _power_on),
     "power-on": Fault((), "press the power button of a host that is off", _power_on),
@@ -466,15 +262,20 @@ FAULTS: dict[str, Fault] = {
     "shutdown": Fault((), "the host's own orderly power-off", _shutdown, _power_on),
     "freeze": Fault((), "every process of the host stops; its kernel still answers pings", _freeze, _thaw),
     "kernel-hang": Fault((), "nothing of the host runs or answers any more", _kernel_hang, _kernel_resume),
-    "link-down": Fault(("network",), "pull the cable of one network: svc, hb or bmc", _link_down, _link_up),
-    "isolate": Fault((), "every network of the host loses everything silently, both ways", _isolate, _unisolate),
-    "mute": Fault((), "every network of the host loses silently what the host sends", _mute, _unmute),
-    "deaf": Fault((), "every network of the host loses silently what is sent to it", _all_deaf, _hear_all),
+    "link-down": Fault(("network",), "pull the cable of one network: svc, hb or bmc", net.link_down, net.link_up),
+    "isolate": Fault(
+        (), "every network of the host loses everything silently, both ways", *net.losing("isolate", net.everything)
+    ),
+    "mute": Fault(
+        (), "every network of the host loses silently what the host sends", *net.losing("mute", net.what_it_sends)
+    ),
+    "deaf": Fault(
+        (), "every network of the host loses silently what is sent to it", *net.losing("deaf", net.what_it_is_sent)
+    ),
     "oneway": Fault(
         ("to", "network"),
         "frames from the host to another one are lost silently, in this direction only",
-        _oneway,
-        _unoneway,
+        *net.losing("oneway", net.to_another),
     ),
     "kill": Fault(("program",), "SIGKILL to every process of a program's unit", _kill),
     "kill-main": Fault(("program",), "SIGKILL to a program's first process only; its children stay", _kill_main),
@@ -489,24 +290,44 @@ FAULTS: dict[str, Fault] = {
     ),
     "bmc-dead": Fault((), "the host's BMC cannot be reached", _bmc_dead, _bmc_undead),
     "bmc-lie": Fault((), "the host's BMC confirms power off without doing it", _bmc_lie, _bmc_truth),
-    "nic-down": Fault(("network",), "an interface is taken down inside the host", _nic_down, _nic_up),
-    "nic-deaf": Fault(("network",), "one network of the host loses everything silently; carrier stays", _deaf, _undeaf),
-    "address-gone": Fault((), "the floating IP is deleted from the host's interface", _address_gone),
+    "nic-down": Fault(("network",), "an interface is taken down inside the host", net.nic_down, net.nic_up),
+    "nic-deaf": Fault(
+        ("network",),
+        "one network of the host loses everything silently; carrier stays",
+        *net.losing("nic-deaf", net.one_network),
+    ),
+    "nic-out-lost": Fault(
+        ("network",),
+        "one network of the host loses silently what the host sends",
+        *net.losing("nic-out-lost", net.what_it_sends),
+    ),
+    "nic-in-lost": Fault(
+        ("network",),
+        "one network of the host loses silently what is sent to it",
+        *net.losing("nic-in-lost", net.what_it_is_sent),
+    ),
+    "address-gone": Fault((), "the floating IP is deleted from the host's interface", net.address_gone),
     "kill-for-good": Fault(
         ("program",), "as kill, and systemd is kept from restarting it", _kill_for_good, _alive_again
     ),
-    "disk-hang": Fault((), "writes to the database's volume wait for ever", _disk_hang, _disk_unhang),
-    "disk-detach": Fault((), "every access to the volume fails; healed by a reboot", _disk_detach, _attach),
-    "device-hang": Fault((), "the block device of a remote volume does not answer", _device_hang, _disk_unhang),
-    "device-gone": Fault((), "the block device of a remote volume fails; healed by a reboot", _device_gone, _attach),
-    "disk-full": Fault((), "the database's volume has no room left", _disk_full, _disk_roomy),
-    "root-full": Fault((), "the file system of everything but the database has no room left", _root_full, _root_roomy),
+    "disk-hang": Fault((), "writes to the database's volume wait for ever", disk.disk_hang, disk.disk_unhang),
+    "disk-detach": Fault((), "every access to the volume fails; healed by a reboot", disk.disk_detach, disk.attach),
+    "device-hang": Fault((), "the block device of a remote volume does not answer", disk.device_hang, disk.disk_unhang),
+    "device-gone": Fault(
+        (), "the block device of a remote volume fails; healed by a reboot", disk.device_gone, disk.attach
+    ),
+    "disk-full": Fault((), "the database's volume has no room left", disk.disk_full, disk.disk_roomy),
+    "root-full": Fault(
+        (), "the file system of everything but the database has no room left", disk.root_full, disk.root_roomy
+    ),
     "clock-shim": Fault((), "from its reboot on, the host's clock can be set apart", _clock_shim, _clock_unshim),
     "clock-jump": Fault(
         ("seconds",), "the wall clock of the product's programs is so far from the truth", _clock_jump, _clock_right
     ),
     "replication-cut": Fault(
-        (), "the database's own connections of the host are lost silently", _replication_cut, _replication_back
+        (),
+        "the database's own connections of the host are lost silently",
+        *net.losing("replication-cut", net.replication),
     ),
     "zone-lost": Fault((), "the host and its BMC are gone together", _zone_lost, _zone_back),
 }
