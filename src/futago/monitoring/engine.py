@@ -188,6 +188,7 @@ class MonitoringEngine:
         result = await self._result(check)
         if self._watched.get(check.pair) is not watched:
             return  # it has left its scope meanwhile
+        next_due = due(check.pair, check.interval, row_due=next_due, now=now_utc())  # the clock may have been set back
         expected = watched.state.next_due_utc
         state, change = advance(watched.state, check, result, next_due_utc=next_due)
         pending = self._pending.setdefault(check.pair, Pending(expected, state))

@@ -278,6 +278,31 @@ async def test_clock_that_was_set_back_does_not_silence_a_monitor(
     assert after - before >= 5
 
 
+async def test_clock_that_is_set_back_under_a_probe_does_not_silence_its_pair(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shift = timedelta(hours=1)
+    asked, answer, asked_again = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    def shifted() -> datetime:
+        return now_utc() + shift
+
+    async def wait(*_: object) -> Result:
+        (asked_again if answer.is_set() else asked).set()
+        await answer.wait()
+        return Result(now_utc(), Verdict.OK, 1.0, "answered")
+
+    monkeypatch.setattr(engine_module, "now_utc", shifted)
+    monkeypatch.setattr(tcp, "probe", wait)
+    await _apply(store, _monitor("t", "check: tcp, port: 1"))
+    async with _running(store) as engine:
+        await asyncio.wait_for(asked.wait(), 5)
+        shift = timedelta()
+        engine._heed_clock()
+        answer.set()
+        await asyncio.wait_for(asked_again.wait(), 5)
+
+
 async def test_two_hundred_pairs_are_probed_twice_a_second(store: Store) -> None:
     with _port(is_open=True) as port:
         hosts = "\n---\n".join(f"{{kind: Host, name: h{i}, address: 127.0.1.{i}}}" for i in range(1, 201))
