@@ -5,7 +5,8 @@ worth writing. The idea: a ledger with two pages. Each entry goes onto the page 
 number and a checksum, so that a torn entry never costs the one before it.
 
 A write that is late makes the member "unable" until it lands; it may land after we stopped waiting, which is why a
-late write is never reported as one that did not happen.
+late write is never reported as one that did not happen. What is found at the start is written once more before it is
+relied upon: it may have been read from the page cache of a predecessor whose write never reached the disk.
 """
 
 from __future__ import annotations
@@ -114,14 +115,16 @@ class Keeper:
         if not path.exists():
             create(path)
         self._fd = os.open(path, os.O_RDWR | os.O_DSYNC | os.O_CLOEXEC)
-        # What a controller had written when it was killed may be in the page cache only: we would promise what a power
-        # cut takes back. So it is made durable before it is believed.
-        os.fdatasync(self._fd)
         self._record, self._seq = newest(path.read_bytes())
         self._worker = Worker("slots")
         self._on_change = on_change
-        self.is_able = True
-        self._is_writing = False
+        self._is_confirmed = False
+        try:
+            self._confirm()
+        except OSError:
+            pass  # unable, and taken for unsettled, until a write has landed
+        self.is_able = self._is_confirmed
+        self._is_writing = not self._is_confirmed
         self._is_under_way = False  # a write was handed to the thread, and its end has not reached the loop
 
     @property
@@ -170,6 +173,23 @@ class Keeper:
         with contextlib.suppress(Refused, Unknown):
             await self._put(self._record)
 
+    def _confirm(self) -> None:
+        """Write the record that was found once more, onto its own page, and sync it. Raises OSError.
+
+        It was read from the page cache, and a predecessor that was killed, or whose sync failed, may have left it only
+        there: after a failed sync the kernel counts the page as clean, so that a sync alone does nothing and succeeds.
+        We would promise what a power cut takes back. On its own page, because the other one may be all that the disk
+        has; where the disk has it already, even a torn write changes nothing.
+        """
+        if not self._is_confirmed:
+            self._write_page(self._record, self._seq)
+            self._is_confirmed = True
+
+    def _write_page(self, record: Record, seq: int) -> None:
+        if os.pwrite(self._fd, pack(record, seq), (seq % 2) * SLOT_BYTES) != SLOT_BYTES:
+            raise OSError("short write")
+        os.fdatasync(self._fd)
+
     async def _put(self, record: Record) -> None:
         """Write `record`.
 
@@ -197,10 +217,8 @@ class Keeper:
         """In the worker's thread, one at a time: write and sync the next slot; only then is the record ours."""
         seq = self._seq + 1
         try:
-            slot = pack(record, seq)
-            if os.pwrite(self._fd, slot, (seq % 2) * SLOT_BYTES) != SLOT_BYTES:
-                raise OSError("short write")
-            os.fdatasync(self._fd)
+            self._confirm()
+            self._write_page(record, seq)
         except BaseException:
             self._worker.call_in_loop(self._failed)
             raise
