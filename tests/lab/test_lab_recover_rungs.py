@@ -85,6 +85,7 @@ def test_member_that_wrote_what_nobody_has_is_rewound(whole: Lab) -> None:
     loop = f"while :; do {PROGRAM} event post --server {primary.address} '{MARK} alone' >/dev/null 2>&1; done"
     primary.run(["systemd-run", "--quiet", "--unit=writer", "sh", "-c", loop])
     time.sleep(3)
+    primary.run([*PSQL, "-c", "CHECKPOINT"], deadline_s=60)  # with a long log behind it a copy would be quicker
     whole.fault("isolate", primary.name)
     wait_for_pair(whole, key="primary", value=standby.name, deadline_s=30)
     whole.heal()

@@ -235,10 +235,14 @@ class ControllerDesk:
             await self._sync.pause_own_replay(pause=False)
 
     async def _answer_prepare(self, _request: Message) -> Message:
-        """A checkpoint, without which pg_rewind would be told the wrong timeline; a slot; and what we are."""
+        """A slot; a checkpoint if there was none since the promotion, for pg_rewind reads our timeline from the control
+        file; and what we are.
+        """
         self._require_primary()
         await self._sync.ensure_slot()
-        await self._postgres.ask("CHECKPOINT", deadline_s=CHECKPOINT_S_MAX)
+        noted, present = (await self._postgres.ask(_TIMELINES)).one()
+        if noted != present:
+            await self._postgres.ask("CHECKPOINT", deadline_s=CHECKPOINT_S_MAX)
         return {"ok": True, "source": msgspec.to_builtins(await source_of(self._postgres))}
 
     async def _answer_marker(self, _request: Message) -> Message:
@@ -253,6 +257,10 @@ class ControllerDesk:
             raise Refused("no primary runs here")
 
 
+_TIMELINES = (
+    "SELECT (SELECT timeline_id FROM pg_control_checkpoint()), "
+    "('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int"
+)
 _POSITION = (
     "SELECT pg_current_wal_flush_lsn(), "
     "('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int"

@@ -84,7 +84,13 @@ def conninfo(own: str, peer: MemberSettings, layout: Layout, *, database: str = 
 
 
 def settings_text(
-    settings: Settings, layout: Layout, *, enforced: bool, wal_bytes_max: int = 4096 * MB, avoid: str = ""
+    settings: Settings,
+    layout: Layout,
+    *,
+    enforced: bool,
+    wal_bytes_max: int = 4096 * MB,
+    avoid: str = "",
+    syncs_whole: bool = False,
 ) -> str:
     """Return the include file.
 
@@ -92,6 +98,7 @@ def settings_text(
         enforced: do commits wait for the other member, named explicitly?
         wal_bytes_max: how much WAL may be kept for a member that is away; beyond it a base backup is needed.
         avoid: the link that the stream should not take.
+        syncs_whole: before it recovers, the server syncs the file system at once and not file by file (wholesync.py).
     """
     own, peer = settings.own, settings.peer
     standby = f"FIRST 1 ({identifier(peer.name)})" if enforced and peer is not None else ""
@@ -110,6 +117,7 @@ def settings_text(
         f"synchronous_standby_names = {quoted(standby)}",
         f"max_slot_wal_keep_size = {max(wal_bytes_max // MB, 64)}MB  # a member that is away cannot fill the disk",
         f"wal_keep_size = {min(512, max(wal_bytes_max // MB // 4, 64))}MB  # on both: what a rewind needs",
+        f"recovery_init_sync_method = {'syncfs' if syncs_whole else 'fsync'}",
         _FIXED,
     ]
     if peer is not None:

@@ -16,13 +16,13 @@ import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from futago.cluster import pgconf, pgwire, walend
+from futago.cluster import pgconf, pgwire, walend, wholesync
 from futago.cluster.facts import Board
 from futago.cluster.gate import GateKeeper
 from futago.cluster.model import Epoch, Gate, Lsn, PgState
 from futago.cluster.pgconf import Layout
 from futago.cluster.pgwire import ServerError
-from futago.cluster.unit import DeathWatch, PgUnit
+from futago.cluster.unit import DeathWatch, PgUnit, is_cgroup_empty
 from futago.runtime import process
 from futago.runtime.faults import FutagoFault, Refused, Unknown, WorldFault
 from futago.runtime.log import Log
@@ -67,6 +67,8 @@ class Postgres:
         self.is_promoting = False
         self.wal_avoids = ""  # the link that the stream should not take
         self.last_words = ""  # why the last start failed, for people
+        self._end: tuple[str, asyncio.Task[walend.End]] | None = None  # the control file that it was read for
+        self._is_empty = False  # no process of it is left, for certain
 
     # --- finding it -------------------------------------------------------------------------------------------------
 
@@ -84,6 +86,7 @@ class Postgres:
             self.board.put_pg(state=PgState.STARTING)
             await self._adopt_running()
             return
+        self._is_empty = not pid and self.unit.cgroup is not None and is_cgroup_empty(self.unit.cgroup)
         self.board.put(gate=Gate.CLOSED)
         self.board.put_pg(state=PgState.STOPPED if has_data else PgState.ABSENT)
         await self.read_control()
@@ -143,7 +146,29 @@ class Postgres:
             self.board.put_pg(flush=end.at, timeline=end.timeline)
 
     async def wal_end(self, control: ControlData) -> walend.End:
-        """Return where the log of the stopped server ends. Raises Refused or Unknown."""
+        """Return where the log of the stopped server ends. Raises Refused or Unknown.
+
+        Reading the log takes seconds, several want to know at once, and nothing changes it while nothing runs on it: it
+        is read once, until `forget_end`.
+        """
+        if not self._is_empty:  # a backend that outlived its server may be writing
+            return await self._find_end(control)
+        if self._end is None or self._end[0] != control.text:
+            task = asyncio.create_task(self._find_end(control))
+            task.add_done_callback(self._drop_failed_end)
+            self._end = (control.text, task)
+        return await asyncio.shield(self._end[1])
+
+    def forget_end(self) -> None:
+        """Something is about to write to the log, or may have done so."""
+        self._end = None
+
+    def _drop_failed_end(self, task: asyncio.Task[walend.End]) -> None:
+        is_good = not task.cancelled() and task.exception() is None
+        if not is_good and self._end is not None and self._end[1] is task:
+            self._end = None
+
+    async def _find_end(self, control: ControlData) -> walend.End:
         wal = self.layout.data / "pg_wal"
         try:
             names = await self._volume.do(lambda: os.listdir(wal), deadline_s=DISK_S_MAX)
@@ -178,12 +203,14 @@ class Postgres:
     async def write_conf(self, *, enforced: bool) -> None:
         """Write our settings and keys for it. Raises Refused or Unknown."""
         layout = self.layout
+        wal_bytes_max, syncs_whole = await self._look_at_volume()
         text = pgconf.settings_text(
             self.settings,
             layout,
             enforced=enforced,
-            wal_bytes_max=await self._wal_bytes_max(),
+            wal_bytes_max=wal_bytes_max,
             avoid=self.wal_avoids,
+            syncs_whole=syncs_whole,
         )
 
         def put() -> None:
@@ -199,13 +226,18 @@ class Postgres:
         except OSError as e:
             raise Refused(f"{layout.conf}: {e}") from e
 
-    async def _wal_bytes_max(self) -> int:
-        """A quarter of the volume: what may be kept for a member that is away."""
+    async def _look_at_volume(self) -> tuple[int, bool]:
+        """Return a quarter of the volume, what may be kept for a member that is away, and whether one call makes the
+        whole data directory durable. One look: a disk that hangs must not be waited for twice.
+        """
+
+        def look() -> tuple[int, bool]:
+            return shutil.disk_usage(self.layout.volume).total // 4, wholesync.is_enough(self.layout.data)
+
         try:
-            usage = await self._volume.do(lambda: shutil.disk_usage(self.layout.volume), deadline_s=DISK_S_MAX)
+            return await self._volume.do(look, deadline_s=DISK_S_MAX)
         except (OSError, Unknown):
-            return 1024 * pgconf.MB
-        return usage.total // 4
+            return 1024 * pgconf.MB, False
 
     async def _prepare_data(self, *, as_standby: bool) -> None:
         data = self.layout.data
@@ -243,6 +275,8 @@ class Postgres:
             await self._prepare_data(as_standby=as_standby)
             self.board.put_pg(has_standby_signal=as_standby)
             self._ended.clear()
+            self.forget_end()
+            self._is_empty = False
             pid = await self.unit.start()
             if not pid or not self.death.watch(pid):
                 raise Refused("PostgreSQL ended at once")
@@ -333,6 +367,7 @@ class Postgres:
             if self.board.pg.state is PgState.STOPPING:
                 self.board.put_pg(state=PgState.HUNG)  # so that it is killed again, and its end is noticed as a death
             raise
+        self._is_empty = True
         self.death.forget()
         self._ended.set()
         self._fell(is_death=False)
@@ -342,6 +377,7 @@ class Postgres:
         self._spawn(self.read_control())  # it may take seconds, and nobody waits for it
 
     def _died(self, pid: int) -> None:
+        self._is_empty = False
         self._ended.set()
         if self.board.pg.state in (PgState.STOPPING, PgState.STOPPED, PgState.ABSENT):
             return
@@ -352,6 +388,7 @@ class Postgres:
     async def _sweep(self) -> None:
         with contextlib.suppress(Unknown):
             await self.unit.kill()  # a busy backend outlives its postmaster by seconds
+            self._is_empty = True
         await self.read_control()
 
     def _fell(self, *, is_death: bool) -> None:
@@ -398,6 +435,7 @@ class ControlData:
     """What pg_controldata prints."""
 
     def __init__(self, text: str) -> None:
+        self.text = text
         self.words = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in text.splitlines())}
 
     @property

@@ -15,10 +15,9 @@ from enum import StrEnum
 import msgspec
 
 from futago.cluster.pgwatch import FREE_BYTES_MIN
-from futago.cluster.rungs import Choice, Own, Rung, Source, megabytes
+from futago.cluster.rungs import SPARE_BYTES, Choice, Own, Rung, Source, megabytes
 from futago.cluster.volume import Look
 
-SPARE_BYTES = 256 << 20  # WAL that is written while a copy is made
 CLOCK_S_MAX = 1.0  # certificates and schedules bear more; a person should know of more
 SYSTEM_BYTES_MIN = 64 << 20  # for logs, views, journals of messages
 

@@ -13,6 +13,7 @@ step that destroys something is begun only after the other member has been looke
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 from collections import deque
@@ -22,29 +23,32 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from futago.cluster import pgconf, preflight, rungs
+from futago.cluster import pgconf, preflight, rungs, wholesync
 from futago.cluster.control import PeerLine
 from futago.cluster.model import At, OpKind, PgState, Rejoin, RejoinStep
 from futago.cluster.pgsync import PgSync
 from futago.cluster.postgres import RUNNING, Postgres
 from futago.cluster.preflight import Report
+from futago.cluster.reports import own_of
 from futago.cluster.rungs import Choice, Climb, Holds, NeedsPerson, Own, Progress, Rung, Source, choose, megabytes
 from futago.cluster.volume import DataVolume
+from futago.cluster.wholesync import WholeSync
 from futago.runtime import process
 from futago.runtime.clock import S, now_at, now_utc
 from futago.runtime.faults import FutagoFault, Refused, Unknown, WorldFault
 from futago.runtime.log import Log
-from futago.setup import files
+from futago.setup import files, settings
 
 PREPARE_S_MAX = 300.0  # a checkpoint of a busy primary
 FOLLOW_S_MAX = 12.0  # without any progress
 REWIND_S_MAX = 4 * 3600.0
 BACKUP_S_MAX = 48 * 3600.0
 DELETE_S_MAX = 600.0
+SYNC_S_MAX = 3600.0  # of what was copied; a slow disk takes long, one that hangs is noticed by its probe
 POLL_S = 0.05
+WRITE_S = 0.3  # between two calls that have the disk take what was copied
 RETRY_S = (3.0, 6.0, 15.0, 30.0, 60.0)
-RETURNS_MAX = 20  # by itself, within RETURNS, switchovers too; one that falls out more often is left to a person
-RETURNS = 900 * S
+RETURNS = 900 * S  # within it a member comes back by itself `pair.returns_max` times, switchovers counted too
 LOST_DISK = ("Input/output error", "invalid page in block", "could not fsync", "page verification failed")
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -76,7 +80,7 @@ class Ladder:
         self._postgres, self._sync, self._peer, self._disk, self._log = postgres, sync, peer, disk, log
         self._report, self._read_log = report, read_log
         self._board = postgres.board
-        self._returns: deque[int] = deque(maxlen=RETURNS_MAX)
+        self._returns: deque[int] = deque(maxlen=settings.RETURNS_MAX)
         self._is_verified = False
         self._began_at = 0
         self._tried: list[tuple[str, str]] = []
@@ -91,9 +95,7 @@ class Ladder:
         self._board.put_rejoin(step=RejoinStep.RUNNING, rung="", retry_at=At(0))
         try:
             self._heed_flapping()
-            source = await self._prepare()
-            await self._make_room()
-            await self._climb(source)
+            await self._climb(await self._begin())
             self._returns.append(now_at())
         except FutagoFault as e:
             self._fail(e)
@@ -143,14 +145,25 @@ class Ladder:
         if self._board.op.kind is OpKind.RECOVER:
             self._returns.clear()
             return
-        if len(self._returns) == RETURNS_MAX and now_at() - self._returns[0] < RETURNS:
+        limit, now = self._postgres.settings.pair.returns_max, now_at()
+        lately = sum(now - at < RETURNS for at in self._returns)
+        if limit and lately >= limit:
             raise NeedsPerson(
-                f"this member came back {RETURNS_MAX} times within {RETURNS // (60 * S)} minutes and fell out again",
+                f"this member came back {lately} times within {RETURNS // (60 * S)} minutes and fell out again",
                 repair="Find out why it does not stay (`journalctl -u futago-controller -u futago-postgres`), "
                 "then run futago recover.",
             )
 
     # --- before ---------------------------------------------------------------------------------------------------
+
+    async def _begin(self) -> Source:
+        """Make room here while the primary prepares itself; return what it tells."""
+        preparing = asyncio.create_task(self._prepare())
+        try:
+            await self._make_room()
+            return await preparing
+        finally:
+            await _ended(preparing)
 
     async def _prepare(self) -> Source:
         self._say("asking the primary for a checkpoint and a replication slot")
@@ -183,18 +196,19 @@ class Ladder:
         if suspect:
             return Own(Holds.WHOLE, suspect=suspect)
         try:
-            control = await self._postgres.control_data()
-            end = await self._postgres.wal_end(control)
+            return await own_of(self._postgres, self._disk)
         except WorldFault as e:
             self._say(f"the data here cannot be read ({e}): only a copy will do")
             return Own(Holds.UNREADABLE)
-        return rungs.own_of(Holds.WHOLE, system_id=control.system_id, state=control.state, end=end)
 
     async def _check(self, choice: Choice, source: Source) -> None:
         """Look around before something is destroyed. Raises NeedsPerson if it cannot work."""
-        answer = await self._peer.ask("report", deadline_s=30.0)
-        other = _converted(answer.get("report"), Report)
-        own = await self._report()
+        asking = asyncio.create_task(self._peer.ask("report", deadline_s=30.0))
+        try:
+            own = await self._report()
+            other = _converted((await asking).get("report"), Report)
+        finally:
+            await _ended(asking)
         bad = preflight.blocking(preflight.checks(own, other, choice=choice, clock_s=None))
         if bad is not None:
             raise NeedsPerson(f"{bad.member}: {bad.text}", repair=f"{bad.repair} Then run futago recover.")
@@ -266,6 +280,7 @@ class Ladder:
 
     async def _rewind(self) -> None:
         layout, postgres = self._postgres.layout, self._postgres
+        postgres.forget_end()
         await postgres.write_conf(enforced=False)
         await self._disk.do(self._mark_unfinished)
         self._board.put_pg(state=PgState.ABSENT)
@@ -273,20 +288,65 @@ class Ladder:
         await self._disk.do(lambda: (layout.data / "postmaster.pid").unlink(missing_ok=True))
         peer = postgres.settings.peer
         assert peer is not None
-        command = [str(layout.bin / "pg_rewind"), "-D", str(layout.data), "--progress"]
         where = pgconf.conninfo(postgres.settings.me, peer, layout, database="postgres", avoid=postgres.wal_avoids)
-        ended = await process.follow(
-            [*process.AS_POSTGRES, *command, f"--source-server={where}"],
-            deadline_s=REWIND_S_MAX,
-            on_line=self._note_line,
-        )
-        if ended.code != 0:
-            raise Refused(f"pg_rewind: {ended.last_words}")
+        command = [str(layout.bin / "pg_rewind"), "-D", str(layout.data), "--progress", "--no-sync"]
+
+        async def rewind() -> None:
+            ended = await process.follow(
+                [*process.AS_POSTGRES, *command, f"--source-server={where}"],
+                deadline_s=REWIND_S_MAX,
+                on_line=self._note_line,
+            )
+            if ended.code != 0:
+                raise Refused(f"pg_rewind: {ended.last_words}")
+
+        await self._write_whole(layout.data, rewind)
         await self._disk.do(self._mark_finished)
         self._board.put_pg(state=PgState.STOPPED)
 
+    async def _write_whole(self, data: Path, tool: Callable[[], Awaitable[None]]) -> None:
+        """Let a tool write a data directory without syncing it; return when all of it is on the disk.
+
+        Raises:
+            Refused: the tool or the disk failed. Unknown: it took too long.
+        """
+        if not await self._disk.do(lambda: wholesync.is_enough(data)):
+            await tool()
+            self._say("writing everything to the disk")
+            command = [*process.AS_POSTGRES, str(self._postgres.layout.bin / "initdb"), "--sync-only", "-D", str(data)]
+            ended = await process.run(command, deadline_s=SYNC_S_MAX)
+            if ended.code != 0:
+                raise Refused(f"initdb --sync-only: {ended.last_words}")
+            return
+        whole, has_ended = await self._disk.do(lambda: WholeSync(data)), asyncio.Event()
+        writing = asyncio.create_task(self._keep_writing(whole, has_ended))
+        writing.add_done_callback(_retrieve)
+        try:
+            await tool()
+        finally:
+            has_ended.set()
+        self._say("writing everything to the disk")
+        await writing
+
+    async def _keep_writing(self, whole: WholeSync, has_ended: asyncio.Event) -> None:
+        """While a tool writes, have the disk take it, or all of it would be left for the end; and a last time after it.
+
+        A failure anywhere is told once, so every call counts.
+        """
+        try:
+            is_last = False
+            while not is_last:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(WRITE_S):
+                        await has_ended.wait()
+                is_last = has_ended.is_set()
+                await self._disk.do(whole.sync, deadline_s=SYNC_S_MAX)
+        finally:
+            whole.close()
+
     async def _base_backup(self, source: Source) -> None:
         layout, postgres = self._postgres.layout, self._postgres
+        postgres.forget_end()
         is_suspect = bool(self._disk.suspect)
         if is_suspect:
             self._say("testing the disk: it failed before")
@@ -302,7 +362,7 @@ class Ladder:
             await self._disk.do(lambda: _remove(layout.data), deadline_s=DELETE_S_MAX)
         await self._disk.do(lambda: files.directory(target, mode=0o700, owner=files.DATABASE))
         self._say(f"copying the whole database, {megabytes(source.size_bytes)}", total=source.size_bytes)
-        await self._copy(target)
+        await self._write_whole(target, lambda: self._copy(target))
         if is_suspect:
             await self._verify(target)
         await self._disk.do(lambda: self._swap(target, old))
@@ -320,7 +380,9 @@ class Ladder:
         command = [str(layout.bin / "pg_basebackup"), "-D", str(target), "-d", where, "-c", "fast", "-X", "stream"]
         slot = ["-S", pgconf.slot_name(postgres.settings.me)]
         ended = await process.follow(
-            [*process.AS_POSTGRES, *command, "-P", *slot], deadline_s=BACKUP_S_MAX, on_line=self._note_line
+            [*process.AS_POSTGRES, *command, "-P", "--no-sync", *slot],
+            deadline_s=BACKUP_S_MAX,
+            on_line=self._note_line,
         )
         if ended.code != 0:
             for sign in LOST_DISK:
@@ -346,7 +408,7 @@ class Ladder:
         look = await self._disk.look()
         if look.problem:
             raise Refused(look.problem)
-        return look.free > source.size_bytes + preflight.SPARE_BYTES
+        return look.free > source.size_bytes + rungs.SPARE_BYTES
 
     def _note_line(self, line: str) -> None:
         found = rungs.read_progress(line)
@@ -371,6 +433,18 @@ class Ladder:
             layout.data.rename(old)
         target.rename(layout.data)
         self._mark_finished()
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """End a task if it still runs."""
+    task.add_done_callback(_retrieve)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _remove(path: Path) -> None:

@@ -21,6 +21,7 @@ from futago.cluster.postgres import RUNNING, Postgres
 from futago.cluster.preflight import Report
 from futago.cluster.rungs import Holds, Own, Source
 from futago.cluster.volume import DataVolume
+from futago.cluster.walend import SEGMENT_BYTES
 from futago.runtime import process
 from futago.runtime.faults import Unknown, WorldFault
 from futago.runtime.worker import Worker
@@ -46,14 +47,32 @@ async def source_of(postgres: Postgres) -> Source:
     if timeline > 1:
         file = pgwire.literal(f"pg_wal/{timeline:08X}.history")
         history = (await postgres.ask(f"SELECT pg_read_file({file})", deadline_s=5)).one()[0] or ""
+    names = str(row[4] or "").split()
     return Source(
         system_id=str(row[0]),
         timeline=timeline,
         history=history,
         size_bytes=int(row[2] or 0),
-        wal_from=rungs.oldest_wal(str(row[4] or "").split()),
+        wal_from=rungs.oldest_wal(names),
         flush=pgwire.lsn(row[3]),
         version=int(row[5] or 0),
+        wal_bytes=len(rungs.segments(names)) * SEGMENT_BYTES,
+    )
+
+
+async def own_of(postgres: Postgres, disk: DataVolume) -> Own:
+    """Return what lies in the data directory of a server that is whole and stopped. Raises Refused or Unknown."""
+    control = await postgres.control_data()
+    end = await postgres.wal_end(control)
+    return Own(
+        Holds.WHOLE,
+        system_id=control.system_id,
+        state=control.state,
+        timeline=end.timeline,
+        end=int(end.at),
+        suspect=disk.suspect,
+        redo=int(control.redo),
+        free=(await disk.look()).free,
     )
 
 
@@ -104,11 +123,10 @@ class Reporter:
         if pg.state is PgState.ABSENT:
             is_there = await self._disk.do((postgres.layout.data / "PG_VERSION").exists)
             return Own(Holds.HALF if is_there else Holds.NOTHING, suspect=suspect)
-        control = await postgres.control_data()
         if pg.state in RUNNING:
+            control = await postgres.control_data()
             return Own(Holds.WHOLE, control.system_id, "", pg.timeline, int(pg.flush), suspect)
-        end = await postgres.wal_end(control)
-        return rungs.own_of(Holds.WHOLE, system_id=control.system_id, state=control.state, end=end, suspect=suspect)
+        return await own_of(postgres, self._disk)
 
     async def _installed(self) -> int:
         if not self._version:

@@ -15,11 +15,14 @@ from enum import StrEnum
 import msgspec
 
 from futago.cluster import pgwire
-from futago.cluster.walend import End, begin_of
+from futago.cluster.walend import begin_of
 from futago.runtime.faults import Refused
 
 FOLLOW_RATE = 50 << 20  # bytes a second; 38 to 71 MB/s measured on two cores
 COPY_RATE = 100 << 20  # a 1 Gbit/s network
+BEGIN_S = 2.0  # what every rung takes: starting, and being taken into the stream
+QUICKER_S = 5.0  # by so much a whole copy must be quicker to be preferred to a rewind
+SPARE_BYTES = 256 << 20  # WAL that is written while a copy is made
 RUNNING_WORDS = ("in production", "in crash recovery", "shutting down")
 
 
@@ -57,7 +60,7 @@ class NeedsPerson(Refused):
 class Source(msgspec.Struct, frozen=True):
     """What the primary tells about itself, after a checkpoint and with a slot for us.
 
-    `wal_from` is where the WAL begins that it still has; 0 when unknown.
+    `wal_from` is where the WAL begins that it still has, `wal_bytes` how much its files hold; 0 when unknown.
     """
 
     system_id: str
@@ -67,10 +70,14 @@ class Source(msgspec.Struct, frozen=True):
     wal_from: int = 0
     flush: int = 0
     version: int = 0  # of PostgreSQL, such as 15
+    wal_bytes: int = 0
 
 
 class Own(msgspec.Struct, frozen=True):
-    """What the member that comes back has. `state` is the control file's word, such as ``shut down``."""
+    """What the member that comes back has. `state` is the control file's word, such as ``shut down``.
+
+    `redo` is where a recovery of it would begin, `free` the room on its volume in bytes; 0 when unknown.
+    """
 
     holds: Holds
     system_id: str = ""
@@ -78,6 +85,8 @@ class Own(msgspec.Struct, frozen=True):
     timeline: int = 0
     end: int = 0
     suspect: str = ""
+    redo: int = 0
+    free: int = 0
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -91,7 +100,7 @@ class Choice(msgspec.Struct, frozen=True):
     @property
     def seconds(self) -> float:
         """Roughly how long it takes."""
-        return 2 + self.bytes_max / (FOLLOW_RATE if self.rung is Rung.FOLLOW else COPY_RATE)
+        return BEGIN_S + self.bytes_max / (FOLLOW_RATE if self.rung is Rung.FOLLOW else COPY_RATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +142,48 @@ def choose(own: Own, source: Source) -> tuple[Choice, ...]:
     def copy(why: str) -> Choice:
         return Choice(rung, why, source.size_bytes, is_destructive=own.holds is not Holds.NOTHING)
 
-    if own.suspect:
-        return (copy(f"the disk failed ({own.suspect}): a whole copy, read back to prove it"),)
-    if own.holds is not Holds.WHOLE:
-        return (copy(_WHY_COPY[own.holds]),)
-    if own.system_id != source.system_id:
-        return (copy("the data are another database's"),)
+    if why := _why_copy(own, source):
+        return (copy(why),)
     if not is_beginning(own, source):
         why = "the data have gone another way than the primary's"
+        if is_copy_quicker(own, source):
+            return (copy(f"{why}, and a whole copy is quicker than a rewind"),)
         rewind = Choice(Rung.REWIND, f"{why}: back to where the ways parted", source.size_bytes, is_destructive=True)
         return (rewind, copy("if that is not enough, a whole copy"))
-    if source.wal_from and own.end < source.wal_from:
-        return (copy("the primary no longer has the log from where the data end"),)
     missed = max(0, source.flush - own.end)
     follow = Choice(Rung.FOLLOW, "the data are a beginning of the primary's", missed, is_destructive=False)
     return (follow, copy("if that is not enough, a whole copy"))
+
+
+def _why_copy(own: Own, source: Source) -> str:
+    """Return why nothing but a whole copy can do; empty if something milder may."""
+    if own.suspect:
+        return f"the disk failed ({own.suspect}): a whole copy, read back to prove it"
+    if own.holds is not Holds.WHOLE:
+        return _WHY_COPY[own.holds]
+    if own.system_id != source.system_id:
+        return "the data are another database's"
+    if is_beginning(own, source) and source.wal_from and own.end < source.wal_from:
+        return "the primary no longer has the log from where the data end"
+    return ""
+
+
+def rewind_s(own: Own, source: Source) -> float:
+    """Return roughly how long a rewind takes, in seconds.
+
+    Our log since the last checkpoint is replayed first, since pg_rewind wants a server that ended in order; then the
+    source's, from the same place on. And pg_rewind copies every file of the source's log, needed or not. Source:
+    PostgreSQL 15, src/bin/pg_rewind: ensureCleanShutdown, decide_file_action.
+    """
+    replayed = max(0, own.end - own.redo) + max(0, source.flush - own.redo)
+    return BEGIN_S + replayed / FOLLOW_RATE + source.wal_bytes / COPY_RATE
+
+
+def is_copy_quicker(own: Own, source: Source) -> bool:
+    """Is the database so small beside its logs that a copy of it is clearly quicker than a rewind, with room for it?"""
+    if not own.redo or own.free <= source.size_bytes + SPARE_BYTES:
+        return False
+    return BEGIN_S + source.size_bytes / COPY_RATE + QUICKER_S < rewind_s(own, source)
 
 
 _WHY_COPY = {
@@ -157,15 +193,14 @@ _WHY_COPY = {
 }
 
 
-def own_of(holds: Holds, *, system_id: str = "", state: str = "", end: End | None = None, suspect: str = "") -> Own:
-    """Return an Own from the parts that the rooms know."""
-    return Own(holds, system_id, state, end.timeline if end else 0, int(end.at) if end else 0, suspect)
+def segments(names: Sequence[str]) -> list[str]:
+    """Return those names that are of segments of WAL."""
+    return [n for n in names if len(n) == 24 and set(n) <= set("0123456789ABCDEF")]
 
 
 def oldest_wal(names: Sequence[str]) -> int:
     """Return the position at which the oldest segment of WAL begins; 0 if there is none."""
-    found = [n for n in names if len(n) == 24 and set(n) <= set("0123456789ABCDEF")]
-    return min((begin_of(n) for n in found), default=0)
+    return min((begin_of(n) for n in segments(names)), default=0)
 
 
 # --- how far ----------------------------------------------------------------------------------------------------------

@@ -119,10 +119,8 @@ class Keeper:
         self._worker = Worker("slots")
         self._on_change = on_change
         self._is_confirmed = False
-        try:
+        with contextlib.suppress(OSError):  # then unable, and taken for unsettled, until a write has landed
             self._confirm()
-        except OSError:
-            pass  # unable, and taken for unsettled, until a write has landed
         self.is_able = self._is_confirmed
         self._is_writing = not self._is_confirmed
         self._is_under_way = False  # a write was handed to the thread, and its end has not reached the loop

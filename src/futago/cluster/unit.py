@@ -125,6 +125,16 @@ def kill_cgroup_once(folder: Path) -> list[int]:
     return left
 
 
+def is_cgroup_empty(folder: Path) -> bool:
+    """Is nothing left in a control group? Unknown counts as no."""
+    try:
+        return not (folder / "cgroup.procs").read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return True
+    except OSError as e:
+        return e.errno == errno.ENODEV
+
+
 class DeathWatch:
     """Calls back at the very instant a process ends (pidfd)."""
 

@@ -76,6 +76,7 @@ class PairSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fence_after: str = "on"
     watchdog: str = "auto"  # the machine's own /dev/watchdog: used where there is one
     watchdog_s: int = 0  # seconds without a sign of life until it resets the machine; 0: what the profile asks for
+    returns_max: int = 20  # automatic returns of a member within 15 minutes, then it waits for a person; 0: no limit
     floating_more: list[str] = []  # further addresses that move with it, such as one of IPv6
     address: AddressSettings | None = None  # how they move, if not by themselves on one subnet
 
@@ -164,6 +165,7 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 SHOT_APART_S_MIN = 5.0
 WATCHDOG_S_MIN, WATCHDOG_S_MAX = 2, 300
+RETURNS_MAX = 1000
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
 CHOICES = {
     "authority": {"register", "fence"},
@@ -252,6 +254,8 @@ def _check(s: Settings, where: Path) -> None:
     check_name(s.pair.name, what=f"{where}: pair.name")
     if s.pair.watchdog_s and not WATCHDOG_S_MIN <= s.pair.watchdog_s <= WATCHDOG_S_MAX:
         raise _fault(where, f"pair.watchdog_s is {s.pair.watchdog_s}; it must be {WATCHDOG_S_MIN} to {WATCHDOG_S_MAX}")
+    if not 0 <= s.pair.returns_max <= RETURNS_MAX:
+        raise _fault(where, f"pair.returns_max is {s.pair.returns_max}; it must be 0 (no limit) to {RETURNS_MAX}")
     for m in s.members:
         check_name(m.name, what=f"{where}: members.name")
         for device in m.fence:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from pg_pair import Member, pair, until
 from test_recover_real import following, ladder, sql, volume
@@ -202,13 +203,19 @@ async def test_primary_that_cannot_start_for_want_of_room_gets_the_reserve(monke
         assert b.board.pg.state is PgState.STANDBY
 
 
-async def test_member_that_falls_out_again_and_again_is_left_to_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recover_room, "RETURNS_MAX", 2)
+async def test_member_that_falls_out_again_and_again_is_left_to_a_person_if_the_settings_say_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with following(monkeypatch) as (a, b):
+        own = b.postgres.settings
         climbing = ladder(b, a)
         for _ in range(2):
             await climbing.climb()
             assert b.board.rejoin.step is RejoinStep.DONE
-        await climbing.climb()
-        assert b.board.rejoin.step is RejoinStep.FAILED
-        assert climbing.last is not None and "came back 2 times" in climbing.last.error and climbing.last.repair
+        for limit, outcome in ((2, RejoinStep.FAILED), (0, RejoinStep.DONE), (4, RejoinStep.DONE)):
+            pair_settings = msgspec.structs.replace(own.pair, returns_max=limit)
+            b.postgres.settings = msgspec.structs.replace(own, pair=pair_settings)
+            await climbing.climb()
+            assert b.board.rejoin.step is outcome
+            if outcome is RejoinStep.FAILED:
+                assert climbing.last is not None and "came back 2 times" in climbing.last.error and climbing.last.repair
