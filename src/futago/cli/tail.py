@@ -14,10 +14,9 @@ from typing import Annotated
 
 import typer
 
-from futago.intake import options
 from futago.intake.mib_names import MibNames
 from futago.intake.model import Protocol
-from futago.intake.watch import Shown, Watch
+from futago.intake.watch import Shown, Watch, of_this_member
 from futago.runtime.faults import OperatorFault, WorldFault
 from futago.setup import paths, settings
 
@@ -38,7 +37,9 @@ def tail(
     """Show the messages that devices send, as they come, each once. Run it on a member, as root."""
     wanted = _pattern(match)
     try:
-        for one in messages(_watch(), lines, is_following=follow, source=source, wanted=wanted):
+        for one in messages(
+            of_this_member(settings.load(), _names()), lines, is_following=follow, source=source, wanted=wanted
+        ):
             print(as_text(one) if not as_json else _as_json(one), flush=True)
     except PermissionError as e:
         raise OperatorFault(f"{e.filename} cannot be read.", hint="Use sudo.", code="tail.permission") from e
@@ -82,14 +83,6 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
         raise OperatorFault(
             f"`{text}` is not a regular expression: {e}.", hint="Correct --match.", code="tail.pattern"
         ) from e
-
-
-def _watch() -> Watch:
-    known = settings.load()
-    journals = {known.me: paths.JOURNAL_OWN}
-    if known.peer is not None:
-        journals[known.peer.name] = paths.JOURNAL_PEER
-    return Watch(journals, options.load().snmp, _names())
 
 
 def _names() -> MibNames:

@@ -64,6 +64,11 @@ class JournalReader:
         self._open: _Open | None = None
         self.damaged = 0  # places that were passed over because they did not pass their check
 
+    @property
+    def positions(self) -> dict[str, int]:
+        """What was read, as `after`."""
+        return dict(self._after)
+
     def read(
         self, *, bytes_max: int = READ_BYTES, through: Position | None = None, is_looking: bool = True
     ) -> Read | None:

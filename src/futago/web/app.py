@@ -45,9 +45,10 @@ from futago.web.api import (
 from futago.web.controller_link import ControllerLink
 from futago.web.guard import Guard
 from futago.web.identity import Identity
+from futago.web.live import Live
 from futago.web.model import DefinitionFiles, ErrorBody
 from futago.web.operations import Operations
-from futago.web.pages import language, login, overview, pair_orders
+from futago.web.pages import language, login, messages_page, overview, pair_orders
 from futago.web.pulse import Pulse
 from futago.web.render import STATIC
 from futago.web.rooms import Rooms
@@ -67,7 +68,8 @@ def make_rooms(
     pulse = Pulse(serving=serving, controller=controller, log=log)
     operations.publish = pulse.publish_operation
     identity = Identity(serving, log=log)
-    return Rooms(settings, serving, controller, identity, operations, pulse, log)
+    live = Live(settings=settings, serving=serving, log=log)
+    return Rooms(settings, serving, controller, identity, operations, pulse, live, log)
 
 
 def make_app(rooms: Rooms) -> FastAPI:
@@ -90,7 +92,7 @@ def make_app(rooms: Rooms) -> FastAPI:
     for room in (people, pair, orders, *told, jobs, job_operations, schedules, definitions, mibs):
         api.include_router(room.router)
     app.include_router(api)
-    for page in (login, pair_orders, overview, language):
+    for page in (login, pair_orders, overview, messages_page, language):
         app.include_router(page.router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     refusals.install(app)
@@ -172,6 +174,7 @@ async def serve(
         watch.run(),
         rooms.serving.run(),
         rooms.pulse.run(),
+        rooms.live.run(),
         rooms.operations.run(),
         rooms.controller.beat(),
         housekeeping.run(rooms.serving, log=rooms.log),

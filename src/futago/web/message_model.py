@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, StringConstraints
 
 from futago.web.model import Shape
 
-MessageKind = Literal["syslog", "snmptrap"]
+MessageKind = Annotated[str, StringConstraints(max_length=30)]  # syslog, snmptrap: as monitors call it
 
 
 class MessageFilter(Shape):
@@ -43,7 +43,7 @@ class Message(Shape):
     received_utc: datetime
     host_name: str
     address: str
-    kind: MessageKind
+    kind: str
     severity: int | None = Field(description="Of syslog: 0 emergency to 7 debug; null if it had none.")
     text: str
 

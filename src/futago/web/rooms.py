@@ -14,6 +14,7 @@ from futago.runtime.log import Log
 from futago.setup.settings import Settings
 from futago.web.controller_link import ControllerLink
 from futago.web.identity import Identity
+from futago.web.live import Live
 from futago.web.operations import Operations
 from futago.web.pulse import Pulse
 from futago.web.serving import Serving
@@ -29,6 +30,7 @@ class Rooms:
     identity: Identity
     operations: Operations
     pulse: Pulse
+    live: Live
     log: Log
 
 

@@ -239,11 +239,14 @@ async def events_part(
     request: Request,
     rooms: InRooms,
     who: Reader,
+    *,
     source: Annotated[str, Query(max_length=20)] = "",
     priority: Annotated[str, Query(max_length=20)] = "",
+    text: Annotated[str, Query(max_length=500)] = "",
 ) -> Response:
-    """The latest events, of a source or priority if one is chosen."""
+    """The latest events, of a source or priority or with a text if one is chosen."""
     chosen = {
+        "text": text or None,
         "source": Source(source) if source in set(Source) else None,
         "priority": Priority(priority) if priority in set(Priority) else None,
     }
