@@ -135,7 +135,7 @@ class ControllerDesk:
         op = str(request.get("op"))
         match op:
             case "jury" | "vote":
-                return await self.seating.seat(request, say)
+                return await self.seating.seat(request, _to_whoever_listens(say))
             case "recover" if request.get("plan"):
                 return {"ok": True, "plan": msgspec.to_builtins(await self.recovery.plan())}
             case "recover":
@@ -204,7 +204,7 @@ class ControllerDesk:
         if op == "switchover":
             return await self._run(OpKind.SWITCHOVER, say)
         if op == "vote":
-            return await self.seating.seat(request, say)
+            return await self.seating.seat(request, _to_whoever_listens(say))
         if op in ("settings", "roster", "give-up"):
             return await self.seating.answer(request)
         answers = {
@@ -255,6 +255,21 @@ class ControllerDesk:
     def _require_primary(self) -> None:
         if self._board.pg.state is not PgState.PRIMARY:
             raise Refused("no primary runs here")
+
+
+def _to_whoever_listens(say: Say) -> Say:
+    """Say it, and go on if nobody hears it any more.
+
+    For what must not stop half way because somebody pressed Ctrl-C: a third vote that both members have given up, with
+    none in its place, leaves a question that was put to the old one open, and the pair cannot be paired before the
+    command is run again.
+    """
+
+    async def said(text: str) -> None:
+        with contextlib.suppress(OSError, RuntimeError):  # the latter is uvloop's word for a closed transport
+            await say(text)
+
+    return said
 
 
 _TIMELINES = (
