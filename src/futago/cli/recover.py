@@ -25,10 +25,16 @@ def recover(
         bool, typer.Option("--plan", "--dry-run", help="Show what would be done, and do nothing.")
     ] = False,
     deadline: Annotated[
-        int, typer.Option(help="Stop watching after so many seconds; the recovery itself goes on.")
+        int, typer.Option(min=1, help="Stop watching after so many seconds; the recovery itself goes on.")
     ] = 86_400,
     patience: Annotated[
-        int, typer.Option(help="Give the recovery up when the other member has been silent for so many seconds.")
+        int,
+        typer.Option(
+            min=1,
+            max=86_400,
+            help="Give the recovery up when the other member has been silent for so many seconds. One that is under way "
+            "keeps the patience that it began with.",
+        ),
     ] = 300,
 ) -> None:
     """Bring the pair back to two members, whatever happened.

@@ -37,6 +37,7 @@ PEER_OP_S_MAX = 3.0
 PROGRESS_S = 0.5
 PAUSE_S_MAX = 8.0  # replay is resumed after this even if nobody asks for it
 CHECKPOINT_S_MAX = 280.0
+PATIENCE_S_MAX = 86_400.0
 SETTINGS_S_MAX = 5.0
 
 _KINDS = {
@@ -139,7 +140,7 @@ class ControllerDesk:
             case "recover" if request.get("plan"):
                 return {"ok": True, "plan": msgspec.to_builtins(await self.recovery.plan())}
             case "recover":
-                return await self.recovery.follow(say, patience_s=float(request.get("patience_s") or PATIENCE_S))
+                return await self.recovery.follow(say, patience_s=_patience(request))
             case "maintenance" | "fence-test":
                 return await self.orders.carry_out(request, say)
             case "force-primary":
@@ -255,6 +256,15 @@ class ControllerDesk:
     def _require_primary(self) -> None:
         if self._board.pg.state is not PgState.PRIMARY:
             raise Refused("no primary runs here")
+
+
+def _patience(request: Message) -> float:
+    """Return for how many seconds a silent member is waited for. Raises OperatorFault if that makes no sense."""
+    asked = request.get("patience_s", PATIENCE_S)
+    if isinstance(asked, bool) or not isinstance(asked, int | float) or not 1 <= asked <= PATIENCE_S_MAX:
+        text = f"A patience of {asked!r} seconds makes no sense; it is 1 to {PATIENCE_S_MAX:g}."
+        raise OperatorFault(text, code="pair.patience")
+    return float(asked)
 
 
 def _to_whoever_listens(say: Say) -> Say:
