@@ -63,6 +63,7 @@ def columns() -> tuple[tuple[Column, ...], Callable[[Settings, Log], Hub]]:
     from futago.intake.consume import ConsumeEngine
     from futago.jobs.engine import JobsEngine
     from futago.jobs.hub import AgentHub
+    from futago.jobs.window import OutputWindow
     from futago.monitoring.engine import MonitoringEngine
     from futago.notify.outbox import OutboxEngine
 
@@ -70,6 +71,7 @@ def columns() -> tuple[tuple[Column, ...], Callable[[Settings, Log], Hub]]:
 
     def make_hub(settings: Settings, log: Log) -> Hub:
         hubs.append(AgentHub(settings, log))
+        hubs[0].beside.append(OutputWindow(hubs[0], log=log).run)
         return hubs[0]
 
     made = (

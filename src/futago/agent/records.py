@@ -31,7 +31,14 @@ from futago.agent.model import (
     parse_mark,
 )
 from futago.agent.slots import sync_directory
-from futago.link.orders import DETAIL_CHARS_MAX, OUTPUT_KEPT_BYTES_MAX, OUTPUT_TAIL_CHARS_MAX, Outcome, RunEnded
+from futago.link.orders import (
+    DETAIL_CHARS_MAX,
+    OUTPUT_KEPT_BYTES_MAX,
+    OUTPUT_TAIL_CHARS_MAX,
+    PART_BYTES_MAX,
+    Outcome,
+    RunEnded,
+)
 from futago.runtime.faults import Corrupt, Refused
 
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
@@ -306,6 +313,25 @@ class Records:
         except OSError:
             return 0  # not there yet, or a file system without holes: the limit then is the disk's
         return size
+
+    def read_output(self, run_id: str, offset: int) -> tuple[int, bytes, int]:
+        """Return where the part begins (beyond `offset` where the middle was not kept), the part, and the bytes written
+        so far; the size is -1 where there is no output of such a run.
+        """
+        try:
+            with (self.where(run_id) / "output").open("rb") as f:
+                size = f.seek(0, os.SEEK_END)
+                half = OUTPUT_KEPT_BYTES_MAX // 2
+                begin = max(0, offset)
+                if half <= begin < size - half:
+                    begin = size - half
+                f.seek(begin)
+                end = half if begin < half < size - half else size  # not into the middle that may be gone
+                return begin, f.read(min(PART_BYTES_MAX, max(0, end - begin))), size
+        except FileNotFoundError:
+            return 0, b"", 0 if self.where(run_id).exists() else -1
+        except OSError:
+            return 0, b"", -1
 
     def remove(self, run_ids: Sequence[str]) -> None:
         """Forget runs whose results are committed. What a crash leaves behind is reported again and forgotten then.

@@ -21,7 +21,17 @@ from futago.agent.ledger import GONE_KEPT_MAX
 from futago.agent.model import Keeper, Record, Verdict, judge
 from futago.agent.records import Found, Records
 from futago.agent.stops import Stops
-from futago.link.orders import OPEN_RUNS_MAX, Order, OrderTaken, Outcome, RefusalReason, Refused, RunEnded
+from futago.link.orders import (
+    OPEN_RUNS_MAX,
+    Order,
+    OrderTaken,
+    Outcome,
+    OutputPart,
+    ReadOutput,
+    RefusalReason,
+    Refused,
+    RunEnded,
+)
 from futago.runtime.clock import now_utc
 from futago.runtime.faults import Corrupt, WorldFault
 from futago.runtime.faults import Refused as NotDone
@@ -134,6 +144,17 @@ class RunKeeper:
         except Corrupt as e:
             self._log.error("run.result_unreadable", run_id=run_id, error=str(e))
             return RunEnded(run_id, Outcome.UNKNOWN, detail=str(e))
+
+    async def read_output(self, asked: ReadOutput) -> OutputPart:
+        """Return what a run has written, from where it is asked for."""
+        run = self._runs.get(asked.run_id)
+        if run is None:
+            return OutputPart(asked.run_id, asked.ticket, 0, b"", -1, is_ended=True)
+        is_ended = run.phase is Phase.ENDED  # before reading: what it wrote last is in the part then
+        begin, data, size = await asyncio.to_thread(self._records.read_output, asked.run_id, asked.offset)
+        return OutputPart(
+            asked.run_id, asked.ticket, begin, data, size, is_ended=is_ended and begin + len(data) >= size
+        )
 
     def commit(self, run_id: str) -> None:
         """Forget a run: its result is on the disks of the pair."""

@@ -31,6 +31,7 @@ from futago.link.orders import (
     Hello,
     Order,
     OrderTaken,
+    ReadOutput,
     RefusalReason,
     Refused,
     RoleChanged,
@@ -45,6 +46,7 @@ from futago.runtime.faults import RemoteProtocolFault, WorldFault
 from futago.runtime.log import Log
 from futago.setup import paths
 
+READS_MAX = 64  # outputs somebody wants to look at, and not answered yet
 RECONNECT_S_MIN = 0.05
 RECONNECT_S_STEP = 0.2
 
@@ -96,6 +98,7 @@ class Session:
         self._is_active = False
         self._to_deliver: dict[str, None] = {}
         self._news = asyncio.Event()
+        self._reads: asyncio.Queue[ReadOutput] = asyncio.Queue(maxsize=READS_MAX)
 
     @property
     def is_obeyed(self) -> bool:
@@ -119,6 +122,7 @@ class Session:
             group.create_task(self._receive())
             group.create_task(self._deliver())
             group.create_task(self._beat())
+            group.create_task(self._read_outputs())
 
     async def _greet(self) -> None:
         me = self._me
@@ -161,6 +165,9 @@ class Session:
                     self._ask(message)
                 case Stop():
                     self._stop(message.run_id)
+                case ReadOutput():
+                    if not self._reads.full():  # whoever looks asks again
+                        self._reads.put_nowait(message)
                 case RoleChanged():
                     await self._role(message)
                 case Beat():
@@ -237,6 +244,14 @@ class Session:
                 if result is not None and self.is_obeyed:
                     await self._stream.send(result)
                     self._counters.delivered += 1
+
+    async def _read_outputs(self) -> None:
+        """Show what runs write to whoever looks. That harms nothing, so an epoch is not asked for."""
+        while True:
+            asked = await self._reads.get()
+            part = await self._keeper.read_output(asked)
+            async with asyncio.timeout(SILENCE_S):
+                await self._stream.send(part)
 
     async def _beat(self) -> None:
         while True:

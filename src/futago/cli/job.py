@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import typer
 
+from futago.cli import job_tree, job_views
 from futago.cli.remote import AsJson, Ca, Remote, Servers, TokenFile, way
 from futago.cli.tables import instant, table, took
 from futago.jobs.model import Operation
@@ -23,6 +24,8 @@ from futago.web.job_model import (
 )
 
 job_app = typer.Typer(no_args_is_help=True, help="Start job nets and look at their runs.")
+for _view in (job_views.tail, job_views.search, job_views.gantt, job_views.durations):
+    job_app.command()(_view)
 
 RunNumber = Annotated[int, typer.Argument(metavar="RUN", help="The run's number.")]
 TheJob = Annotated[str, typer.Argument(help="The job.")]
@@ -104,14 +107,27 @@ def list_runs(
 
 @job_app.command()
 def show(
-    session_id: Annotated[int, typer.Argument(help="The run's number.")],
+    session_id: Annotated[int, typer.Argument(metavar="RUN", help="The run's number.")],
+    *,
+    tree: Annotated[bool, typer.Option("--tree", help="As a tree of nets and jobs.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Draw the tree until the run has ended.")] = False,
     servers: Servers = None,
     token_file: TokenFile = None,
     ca: Ca = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one run with its jobs."""
-    _show(Remote(way(servers, token_file, ca)).get(f"/runs/{session_id}", SessionDetail), as_json=as_json)
+    """Show one run with its jobs. With --follow the exit code says how it ended, as with `run --wait`."""
+    remote = Remote(way(servers, token_file, ca))
+
+    def look() -> SessionDetail:
+        return remote.get(f"/runs/{session_id}", SessionDetail)
+
+    if follow and not as_json:
+        raise typer.Exit(EXIT_OF_STATE.get(job_tree.follow(look).state, 1))
+    if tree and not as_json:
+        job_tree.show_once(look())
+    else:
+        _show(look(), as_json=as_json)
 
 
 @job_app.command()

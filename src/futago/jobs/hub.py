@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 
 from futago.link import tls
@@ -31,6 +31,8 @@ from futago.link.orders import (
     Hello,
     Order,
     OrderTaken,
+    OutputPart,
+    ReadOutput,
     Refused,
     RoleChanged,
     RunEnded,
@@ -46,6 +48,8 @@ from futago.setup.settings import Settings, load
 
 INBOX_MAX = 10_000  # what agents said and the engine has not looked at; then their sessions wait (back-pressure)
 OUTBOX_MAX = 20_000  # messages to one agent that its connection has not taken; an agent that slow is disconnected
+READ_S = 3.0  # an agent shows what a run writes within this time
+LOOKS_MAX = 200  # people who look at outputs at the same time
 REBIND_S = 0.5
 MEMBERS_S = 2.0
 EVERYWHERE = "0.0.0.0"  # noqa: S104  agents come from every network; mutual TLS guards the port
@@ -124,6 +128,7 @@ class AgentHub:
         members: Callable[[], list[str]] = members_now,
     ) -> None:
         self.counters = Counters()
+        self.beside: list[Callable[[], Coroutine[None, None, None]]] = []  # what runs as long as the hub does
         self.inbox: asyncio.Queue[HubEvent] = asyncio.Queue(maxsize=INBOX_MAX)
         self._settings = settings
         self._log = log
@@ -133,6 +138,8 @@ class AgentHub:
         self._told: list[str] = []
         self._role = INERT
         self._sessions: dict[str, _Session] = {}
+        self._looks: dict[int, tuple[str, asyncio.Future[OutputPart]]] = {}
+        self._ticket = 0
 
     # --- for the manager --------------------------------------------------------------------------------------------
 
@@ -161,16 +168,15 @@ class AgentHub:
         listener = TlsListener(
             address=self._where[0], port=self._where[1], context=context, serve=self._serve, log=self._log
         )
-        following = asyncio.create_task(self._follow_members())
-        try:
+        async with asyncio.TaskGroup() as group:  # none may die without the others
+            for work in (self._follow_members, *self.beside):
+                group.create_task(work())
             while True:
                 try:
                     await listener.run()
                 except OperatorFault as e:
                     self._log.error("hub.cannot_listen", error=str(e))
                     await asyncio.sleep(REBIND_S)
-        finally:
-            following.cancel()
 
     # --- for the engine ---------------------------------------------------------------------------------------------
 
@@ -207,6 +213,29 @@ class AgentHub:
         ids = list(run_ids)
         parts = [ids[i : i + ASK_RUNS_MAX] for i in range(0, max(1, len(ids)), ASK_RUNS_MAX)]
         return all([self._send(agent, Ask(part, all_ended=is_new and not i)) for i, part in enumerate(parts)])
+
+    async def read_output(self, agent: str, run_id: str, offset: int) -> OutputPart | None:
+        """Ask an agent what a run has written from `offset` on; None if it does not say within READ_S."""
+        if len(self._looks) >= LOOKS_MAX:
+            return None
+        self._ticket += 1
+        ticket = self._ticket
+        part: asyncio.Future[OutputPart] = asyncio.get_running_loop().create_future()
+        self._looks[ticket] = (agent, part)
+        try:
+            if not self._send(agent, ReadOutput(run_id, ticket, offset)):
+                return None
+            async with asyncio.timeout(READ_S):
+                return await part
+        except TimeoutError:
+            return None
+        finally:
+            del self._looks[ticket]
+
+    def _show(self, session: _Session, part: OutputPart) -> None:
+        agent, waiting = self._looks.get(part.ticket, ("", None))
+        if waiting is not None and agent == session.agent and not waiting.done():
+            waiting.set_result(part)
 
     def _send(self, agent: str, message: FromManager) -> bool:
         session = self._sessions.get(agent)
@@ -284,6 +313,9 @@ class AgentHub:
             async with asyncio.timeout(SILENCE_S):
                 message = await stream.receive()
             if isinstance(message, Beat):
+                continue
+            if isinstance(message, OutputPart):
+                self._show(session, message)
                 continue
             if isinstance(message, Hello):
                 raise RemoteProtocolFault("a second hello")

@@ -12,6 +12,8 @@ jobs/hub.py).
       RunEnded --------------------->                       again after every change, until
       <------------------------ Committed(run_id)           the result is on the disks of the pair: the agent may forget
       <------------------------ Stop(run_id)                again until it has ended
+      <------------------------ ReadOutput(run_id)          somebody looks at what a run writes
+      OutputPart ------------------->
       <------------------------ Ask(run_ids)
       RunsReport ------------------->                       which of them it has, which not
       Beat <------------------------> Beat                  silence longer than SILENCE_S ends the session on both
@@ -40,6 +42,7 @@ ENV_MAX = 200
 ENV_VALUE_BYTES_MAX = 8 * 1024
 OUTPUT_KEPT_BYTES_MAX = 1 << 20  # per run on the agent's disk
 OUTPUT_TAIL_CHARS_MAX = 16 * 1024  # per run in the manager's database
+PART_BYTES_MAX = 64 * 1024  # of a running job's output, in one answer
 DETAIL_CHARS_MAX = 500
 FRAME_BYTES_MAX = 4 << 20  # the largest honest message is an order with a script and ENV_MAX variables
 
@@ -171,6 +174,29 @@ class RunsReport(msgspec.Struct, frozen=True, tag="report"):
     stopped: list[str] = []
 
 
+class ReadOutput(msgspec.Struct, frozen=True, tag="read-output"):
+    """Tell me what this run has written from byte `offset` on; at most PART_BYTES_MAX of it. `ticket` comes back with the
+    answer.
+    """
+
+    run_id: str
+    ticket: int
+    offset: int = 0
+
+
+class OutputPart(msgspec.Struct, frozen=True, tag="output-part"):
+    """Answer to ReadOutput. `offset`: where `data` begins, beyond the one asked for where the middle was not kept.
+    `size`: bytes written so far; -1: no such run here. `is_ended`: nothing will be added.
+    """
+
+    run_id: str
+    ticket: int
+    offset: int
+    data: bytes
+    size: int
+    is_ended: bool
+
+
 class Beat(msgspec.Struct, frozen=True, tag="beat"):
     """I am alive."""
 
@@ -189,5 +215,5 @@ def script_command(script: str, arguments: str = "") -> str:
     return f'exec {program} "$FUTAGO_SCRIPT" {arguments}'.rstrip()
 
 
-FromAgent = Hello | OrderTaken | Refused | RunEnded | RunsReport | Beat
-FromManager = Welcome | RoleChanged | Order | Stop | Committed | Ask | Beat
+FromAgent = Hello | OrderTaken | Refused | RunEnded | RunsReport | OutputPart | Beat
+FromManager = Welcome | RoleChanged | Order | Stop | Committed | Ask | ReadOutput | Beat

@@ -34,6 +34,7 @@ AGENT_VAR = ROOT / "var/lib/futago-agent"  # run records, output, acceptor file
 
 RUN = ROOT / "run/futago"
 CONTROLLER_SOCKET = RUN / "controller.sock"
+MANAGER_SOCKET = RUN / "manager.sock"
 RECEIVER_SOCKET = RUN / "receiver.sock"
 GUARD_SOCKET = RUN / "guard.sock"
 PG_SOCKET_DIR = RUN / "pg"

@@ -32,6 +32,7 @@ from futago.web.api import (
     definitions,
     events,
     hosts,
+    job_history,
     job_operations,
     jobs,
     messages,
@@ -89,7 +90,7 @@ def make_app(rooms: Rooms) -> FastAPI:
     for room in (people, pair):
         api.include_router(room.open_router)
     told = (hosts, events, messages, monitoring)
-    for room in (people, pair, orders, *told, jobs, job_operations, schedules, definitions, mibs):
+    for room in (people, pair, orders, *told, jobs, job_history, job_operations, schedules, definitions, mibs):
         api.include_router(room.router)
     app.include_router(api)
     for page in (login, pair_orders, overview, messages_page, language):

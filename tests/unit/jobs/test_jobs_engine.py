@@ -33,6 +33,7 @@ from agent_world import (
     standby,
     until,
 )
+from futago.agent.ledger import LEDGER_FILE
 from futago.inventory.apply import apply
 from futago.inventory.definitions import parse
 from futago.jobs import store as rows
@@ -181,6 +182,7 @@ class Site:
             if agent.process is None or any(agent.runs.iterdir()):
                 agent.destroy()
                 shutil.rmtree(agent.runs)
+                (agent.var / LEDGER_FILE).unlink(missing_ok=True)
                 agent.start()
 
 
