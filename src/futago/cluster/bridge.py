@@ -127,7 +127,8 @@ class Controller:
         self.sync = PgSync(self.postgres, pause_replay=self._pause_replay)
         self.volume = DataVolume(layout, note=VOLUME_NOTE, worker=Worker("ladder"), system=system, log=log)
         self.pgwatch.on_disk_error = self.volume.note_error
-        self.pgwatch.is_suspect = lambda: bool(self.volume.suspect)
+        self.volume.on_trust = lambda is_trusted: self.board.put_pg(is_suspect=not is_trusted)
+        self.board.put_pg(is_suspect=bool(self.volume.suspect))
         self.reporter = Reporter(self.postgres, self.volume, system=system, maintenance=lambda: self.board.maintenance)
         self.ladder = Ladder(
             postgres=self.postgres,

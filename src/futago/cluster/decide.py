@@ -388,6 +388,8 @@ def _peer_notes(s: Situation) -> Iterator[str]:
         yield f"The system disk of {peer} cannot be written: repair it, then futago recover."
     if not hb.is_disk_ok:
         yield f"The data volume of {peer} cannot be written: free space or repair it, then futago recover."
+    if hb.is_suspect:
+        yield f"The data disk of {peer} failed once: its data must be copied anew (futago recover)."
 
 
 def _own_notes(s: Situation) -> Iterator[str]:
@@ -396,6 +398,13 @@ def _own_notes(s: Situation) -> Iterator[str]:
         yield f"The system disk of {s.cfg.me} cannot be written: repair it, then futago recover."
     if not s.pg.is_disk_ok:
         yield f"The data volume of {s.cfg.me} cannot be written: free space or repair it, then futago recover."
+    if s.pg.is_suspect and s.is_primary and s.is_alone:
+        yield (
+            f"The data disk of {s.cfg.me} failed once, and nobody else has all data: {s.cfg.me} serves as long as it "
+            f"can be written. Bring {s.cfg.peer or 'a second member'} back at once."
+        )
+    elif s.pg.is_suspect:
+        yield f"The data disk of {s.cfg.me} failed once: its data must be copied anew (futago recover)."
     if not f.service_ok:
         yield f"The service network of {s.cfg.me} does not work."
     if s.is_primary and not f.manager_ok:
@@ -444,6 +453,8 @@ def _deadlines(s: Situation) -> Iterator[int]:
         if link.echo_at is not None:
             yield link.echo_at + cfg.t_det
             yield link.echo_at + cfg.t_det + cfg.bias + 2 * cfg.h
+    if s.should_hand_over and not s.is_peer_fresh:  # a word that says nothing new wakes nobody
+        yield s.now + max(1, cfg.h // 4)
     if s.is_peer_hung and f.peer.wants_since is not None:
         yield f.peer.wants_since + KILLED_NS
     for since in (s.pg.unconfirmed_since, f.peer.unfit_since, f.peer.wants_since, f.wants_since):

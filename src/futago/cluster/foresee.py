@@ -94,6 +94,7 @@ def mirror(facts: Facts, now: int) -> Facts:
         peer_flush=pg.flush if is_primary else Lsn(0),
         enforced=is_paired if is_primary else None,
         is_disk_ok=hb.is_disk_ok,
+        is_suspect=hb.is_suspect,
         has_standby_signal=hb.pg is PgState.STANDBY,
     )
     links = tuple(Link(x.name, At(now), At(now)) for x in facts.peer.links)

@@ -65,7 +65,6 @@ class PgWatch:
         self._failures = 0
         self._stable_since = now_at()
         self.on_disk_error: Callable[[OSError], None] = lambda _error: None
-        self.is_suspect: Callable[[], bool] = lambda: False  # it failed once: its data must be copied anew
         postgres.on_poke = self.poke
 
     def poke(self) -> None:
@@ -236,7 +235,7 @@ class PgWatch:
                     is_ok = False
             else:
                 is_ok = False
-            self._board.put_pg(is_disk_ok=is_ok and not self.is_suspect())
+            self._board.put_pg(is_disk_ok=is_ok)
             await asyncio.sleep(DISK_PROBE_S)
 
     def _try_disk(self) -> bool:

@@ -1,19 +1,18 @@
 """What the facts mean: the questions that the rules ask, each answered once for one instant.
 
 Pure: no clock, no I/O. A Situation is made from Facts and `now` and thrown away after the decision. The image: Facts
-are the instruments, a Situation is what the pilot reads from them, rules/ is the checklist.
+are the instruments, a Situation is what the pilot reads from them, rules/ is the checklist. Who hears whom: hearing.py.
 """
 
 from __future__ import annotations
 
+from futago.cluster.hearing import Hearing
 from futago.cluster.model import (
-    At,
     Cas,
     Epoch,
     Facts,
     FenceOutcome,
     Gate,
-    Heartbeat,
     Lsn,
     OpKind,
     PgState,
@@ -38,43 +37,19 @@ def is_same(a: View | None, b: View | None) -> bool:
     return a.epoch == b.epoch and a.primary == b.primary and a.insync == b.insync
 
 
-class Situation:
+class Situation(Hearing):
     """One member's facts at one instant, understood."""
 
     def __init__(self, facts: Facts, now: int) -> None:
-        self.f = facts
-        self.now = now
-        self.cfg = cfg = facts.cfg
+        super().__init__(facts, now)
+        cfg = self.cfg
         self.pg = facts.pg
-        self.w = facts.register
         self.dv = dv = facts.durable.view
         self.epoch: int = 0 if dv is None else dv.epoch
         self.is_primary = dv is not None and dv.primary == cfg.me
         self.in_sync = dv is not None and cfg.me in dv.insync
         self.is_alone = dv is not None and len(dv.insync) == 1
-        self._hear(facts, now)
         self.newest = self._newest()
-
-    def _hear(self, facts: Facts, now: int) -> None:
-        """Who hears whom. After an own standstill or start, silence is counted anew: nobody listened before."""
-        peer = facts.peer
-        t_det = self.cfg.t_det
-        base = peer.watching_since if facts.woke_at is None else max(peer.watching_since, facts.woke_at)
-        heard_at = peer.heard_at
-        self.watch_from = base if heard_at is None or heard_at < base else heard_at
-        self.silence = now - self.watch_from
-        self.is_silent = peer.said_bye or self.silence >= t_det
-        echo_at = base
-        for link in peer.links:
-            if link.echo_at is not None and link.echo_at > echo_at:
-                echo_at = link.echo_at
-        self.unheard = now - echo_at if peer.links else 0
-        self.is_deaf = bool(peer.links) and self.unheard >= t_det
-        self.is_lost = self.cfg.has_peer and (self.is_silent or self.is_deaf)
-        self.hb: Heartbeat | None = peer.heartbeat
-        self.talks = (
-            not self.is_lost and self.hb is not None and heard_at is not None and heard_at >= (facts.woke_at or 0)
-        )
 
     def _newest(self) -> View | None:
         """The newest view of all that this member knows; its own wins a tie."""
@@ -83,50 +58,6 @@ class Situation:
             if view is not None and (newest is None or view.epoch > newest.epoch):
                 newest = view
         return newest
-
-    # --- contact ---
-
-    @once
-    def contact_at(self) -> At:
-        """Latest instant at which peer or W certainly heard and answered us (proof against buffered packets)."""
-        peer = self.f.peer
-        contact = max(link.echo_at or 0 for link in peer.links) if peer.links else peer.heard_at or 0
-        return At(max(contact, self.w.contact_at or 0))
-
-    @once
-    def is_isolated(self) -> bool:
-        """No contact to anybody for T_self, or none since we ourselves stood still."""
-        if not self.cfg.has_peer:
-            return False
-        contact = self.contact_at
-        is_fresh_from_sleep = self.f.woke_at is not None and contact < self.f.woke_at
-        if self.decides_by_fence:  # nobody takes over from a member that runs: it would have been powered off first
-            return is_fresh_from_sleep and not self.is_lost
-        if is_fresh_from_sleep:
-            return True
-        return self.now - max(contact, self.contact_base) >= self.cfg.t_self
-
-    @property
-    def contact_base(self) -> At:
-        """From when on T_self is counted when this controller has had no contact itself."""
-        before = self.f.contact_before
-        return self.f.started_at if before is None else before
-
-    @once
-    def is_w_fresh(self) -> bool:
-        """W was read so lately that asking it again before the vote would only cost time."""
-        read_at = self.w.read_at
-        if read_at is None or not self.w.is_configured:
-            return False
-        return self.now - read_at <= self.cfg.t_det + self.cfg.h and read_at >= (self.f.woke_at or 0)
-
-    @property
-    def has_looked(self) -> bool:
-        """A member that just started has read W, or has waited as long as a living peer would need to be heard."""
-        f = self.f
-        if self.w.is_configured and self.w.read_at is not None and self.w.read_at >= f.started_at:
-            return True
-        return not self.cfg.has_peer or self.now - f.started_at >= self.cfg.t_det
 
     # --- views ---
 
@@ -207,9 +138,23 @@ class Situation:
         return self.dv is not None and 0 < self.pg.flush < self.dv.floor
 
     @once
-    def is_data_good(self) -> bool:
-        """Our data directory can be served from."""
+    def is_data_usable(self) -> bool:
+        """There are data here, they can be written, and they are no old copy."""
         return self.pg.state is not PgState.ABSENT and self.pg.is_disk_ok and not self.is_below_floor
+
+    @once
+    def is_data_good(self) -> bool:
+        """Our data may decide that we serve alone: no worse than the peer's; or served already, while nobody is heard."""
+        return self.is_data_no_worse or (self.is_data_usable and self.pg.state is PgState.PRIMARY and self.is_lost)
+
+    @once
+    def is_data_no_worse(self) -> bool:
+        """Our data are trusted; or no less than the peer's: its are missing, or not trusted either, or it forgot them."""
+        hb = self.hb
+        is_no_better_there = (
+            self.talks and hb is not None and (hb.is_suspect or hb.pg is PgState.ABSENT or hb.view is None)
+        )
+        return self.is_data_usable and (not self.pg.is_suspect or is_no_better_there)
 
     @once
     def is_pg_risky(self) -> bool:
@@ -240,9 +185,10 @@ class Situation:
             and hb is not None
             and hb.is_fit
             and hb.is_able
-            and hb.is_disk_ok
+            and hb.is_disk_well
             and hb.pg is PgState.STANDBY
             and not hb.is_leaving
+            and (self.dv is None or hb.flush >= self.dv.floor)
         )
 
     @once
@@ -270,7 +216,7 @@ class Situation:
     def _is_peer_only_unable(self) -> bool:
         """The peer cannot write its own decisions, so it cannot promise either, but it is well in every other way."""
         hb = self.hb
-        is_well = hb is not None and hb.pg is PgState.STANDBY and hb.is_disk_ok and hb.view is not None
+        is_well = hb is not None and hb.pg is PgState.STANDBY and hb.is_disk_well and hb.view is not None
         return is_well and hb is not None and not hb.is_able
 
     @once
@@ -390,11 +336,6 @@ class Situation:
         return self.f.maintenance or (self.hb is not None and self.hb.maintenance)
 
     @once
-    def decides_by_fence(self) -> bool:
-        """The settings make the fence device the third vote."""
-        return self.cfg.authority == "fence"
-
-    @once
     def has_third_vote(self) -> bool:
         """There is somebody or something that can decide when the peer cannot be asked."""
         return self.f.fence.is_configured if self.decides_by_fence else self.w.is_configured
@@ -407,7 +348,7 @@ class Situation:
             return False
         if self.is_on_hold and not self.is_told_to_move and not self.announces_handover:
             return False
-        if self.is_pg_failed or not pg.is_disk_ok:
+        if self.is_pg_failed or not pg.is_disk_well:
             return True
         if self.announces_handover and pg.state in (PgState.STOPPED, PgState.STOPPING):
             return True
@@ -431,7 +372,7 @@ class Situation:
             and hb.is_streaming
             and hb.timeline == pg.timeline
             and hb.is_able
-            and hb.is_disk_ok
+            and hb.is_disk_well
             and not hb.is_leaving
             and not self.f.is_leaving
             and pg.peer_is_streaming

@@ -160,7 +160,7 @@ def status(facts: Facts, decision: Decision, around: Surroundings, now: int) -> 
         notes.append(f"The floating IP is not in order on {facts.cfg.me}: {around.address_error}.")
     notes += _fence_notes(around, now)
     if around.disk_suspect:
-        notes.append(f"The data disk of {facts.cfg.me} failed ({around.disk_suspect}): its data must be copied anew.")
+        notes.append(f"The data disk of {facts.cfg.me} said: {around.disk_suspect}.")
     return {
         "pair": around.settings.pair.name,
         "state": decision.state.value,

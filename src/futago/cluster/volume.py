@@ -78,6 +78,7 @@ class DataVolume:
     def __init__(self, layout: Layout, *, note: Path, worker: Worker, system: Worker, log: Log) -> None:
         self._layout, self._path, self._worker, self._system, self._log = layout, note, worker, system, log
         self._note = _load(note)
+        self.on_trust: Callable[[bool], None] = lambda _is_trusted: None  # called when `suspect` has changed
         self._writing: set[asyncio.Task[None]] = set()
 
     @property
@@ -110,6 +111,7 @@ class DataVolume:
             return
         self._note.suspect = why
         self._log.error("volume.suspect", why=why)
+        self.on_trust(False)
         task = asyncio.ensure_future(self._keep_note())
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
@@ -119,6 +121,7 @@ class DataVolume:
         if self._note.suspect:
             self._note.suspect, self._note.trusted_utc = "", time.time()
             await self._write_note()
+            self.on_trust(True)
             self._log.event("volume.trusted")
 
     @property

@@ -10,7 +10,7 @@ def is_fit(facts: Facts) -> bool:
     pg = facts.pg
     is_running = pg.state in (PgState.PRIMARY, PgState.STANDBY)
     has_view = facts.durable.view is not None
-    return has_view and facts.durable.is_able and pg.is_disk_ok and is_running and not facts.is_leaving
+    return has_view and facts.durable.is_able and pg.is_disk_well and is_running and not facts.is_leaving
 
 
 def word(facts: Facts) -> Heartbeat:
@@ -38,4 +38,5 @@ def word(facts: Facts) -> Heartbeat:
         maintenance=facts.maintenance,
         is_leaving=facts.is_leaving,
         authority=facts.cfg.authority,
+        is_suspect=pg.is_suspect,
     )

@@ -79,6 +79,7 @@ class Database:
         self.disk_free_at = 0  # the data volume does not write before
         self.disk_slow_ns = 0  # it takes so much longer
         self.is_disk_broken = False  # it answers with errors, or is full
+        self.is_suspect = False  # an I/O error was seen, and the data have not been copied anew since
         self.is_half_made = False  # a copy was cut short
         self.sender_free_at = 0  # a busy standby's receiver takes nothing before
         self.is_frozen: Callable[[], bool] = lambda: False

@@ -123,6 +123,26 @@ def _data_disk_hangs(i: int) -> Callable[[World], None]:
     return act
 
 
+def _io_error(i: int) -> Callable[[World], None]:
+    """One I/O error that nothing dies of."""
+
+    def act(w: World) -> None:
+        w.members[i].db.is_suspect = True
+        w.members[i].poke()
+
+    return act
+
+
+def _disk_refuses(i: int) -> Callable[[World], None]:
+    """The probe finds no room; what the database writes still fits."""
+
+    def act(w: World) -> None:
+        w.members[i].db.is_disk_broken = True
+        w.members[i].poke()
+
+    return act
+
+
 def _postgres_hangs(i: int) -> Callable[[World], None]:
     def act(w: World) -> None:
         w.members[i].db.state = PgState.HUNG
@@ -248,6 +268,31 @@ SCENARIOS: tuple[Scenario, ...] = (
         seconds=25,
     ),
     Scenario("old system disk of a winner", ("L1.foreign",), ((0, _off(1)), (6, _old_disk(0)))),
+    Scenario(
+        "memory of a lone winner lost, and forced",
+        ("M6.alone", "T9.force"),
+        ((0, _off(1)), (6, _forget_and_boot(0)), (18, _ask(0, OpKind.FORCE_PRIMARY))),
+        seconds=30,
+    ),
+    # --- a disk that failed once ---
+    Scenario("one I/O error on the standby", ("T3.grant", "R8.rejoin", "T5.publish"), ((0, _io_error(1)),), seconds=30),
+    Scenario("one I/O error on the primary", ("T4.give", "R8.rejoin", "T5.publish"), ((0, _io_error(0)),), seconds=30),
+    Scenario(
+        "an I/O error on a lone primary that dies of it",
+        ("S3.start",),
+        ((0, _off(1)), (6, _io_error(0)), (6.5, _postgres_dies(0))),
+    ),
+    Scenario(
+        "a member that follows runs out of room",
+        ("R10.no-disk",),
+        ((0, _reboot(1)), (0, _as_soon_as(1, "R4.follow", _disk_refuses(1)))),
+        seconds=40,
+    ),
+    Scenario(
+        "the primary's PostgreSQL dies while the standby freezes",
+        ("T4.look",),
+        ((0, _freeze(1)), (1, _postgres_dies(0))),
+    ),
     # --- no third vote ---
     Scenario("no jury: the standby is lost", ("T1.no-vote",), ((0, _off(1)),), NO_JURY),
     Scenario("no jury: the primary is lost", ("T2.no-vote",), ((0, _off(0)),), NO_JURY),

@@ -155,6 +155,16 @@ def _data_disk_fails(f: Faults) -> None:
     f.later(2 * S, 15 * S, mended)
 
 
+def _one_io_error(f: Faults) -> None:
+    """One error that the database outlives, or that ends it: the disk answers again, and its data are not trusted."""
+    m = f.member()
+    f.say(f"one read or write on the data volume of {m.name} fails")
+    m.db.is_suspect = True
+    if f.engine.chance(0.3) and m.db.is_running:
+        m.db.stop(PgState.DIED)
+    m.poke()
+
+
 def _standby_disk_full(f: Faults) -> None:
     m = next((m for m in f.world.members if m.db.state is PgState.STANDBY), None)
     if m is None:
@@ -411,6 +421,7 @@ KINDS: dict[str, Callable[[Faults], None]] = {
     "postgres-hang": _postgres_hang,
     "data-disk-hangs": _data_disk_hangs,
     "data-disk-fails": _data_disk_fails,
+    "one-io-error": _one_io_error,
     "data-lost": _data_lost,
     "memory-lost": _memory_lost,
     "standby-disk-full": _standby_disk_full,

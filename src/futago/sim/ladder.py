@@ -109,8 +109,11 @@ class SimLadder:
 
 def own_of(db: Database) -> Own:
     """What a stopped member has, as its control file and its log say."""
+    suspect = "EIO" if db.is_suspect else ""
     if db.state is PgState.ABSENT:
-        return Own(Holds.HALF if db.is_half_made else Holds.NOTHING)
+        return Own(Holds.HALF if db.is_half_made else Holds.NOTHING, suspect=suspect)
+    if suspect:
+        return Own(Holds.WHOLE, suspect=suspect)
     return Own(Holds.WHOLE, SYSTEM_ID, db.ended_as, db.timeline, lsn(len(db.wal)))
 
 
@@ -127,5 +130,5 @@ def copy(source: Database, target: Database) -> None:
     target.timeline, target.forks = source.timeline, source.forks
     target.ended_as = "in archive recovery"
     target.has_signal = True
-    target.is_half_made = False
+    target.is_half_made = target.is_suspect = False  # the copy was read back
     target.state = PgState.STOPPED

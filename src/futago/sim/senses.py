@@ -169,7 +169,7 @@ class Senses:
         peer_flush = db.peer_flush
         is_ok = self.is_disk_ok()
         key = (state, flush, stream, peer_flush, unconfirmed, enforced, db.barrier_epoch, is_ok, db.has_signal)
-        whole = (key, db.instance, db.start_position, db.timeline)
+        whole = (key, db.instance, db.start_position, db.timeline, db.is_suspect)
         if whole == self._pg_key:
             return self._pg
         self._pg_key = whole
@@ -188,6 +188,7 @@ class Senses:
             enforced=enforced,
             barrier_epoch=Epoch(db.barrier_epoch) if is_primary else Epoch(0),
             is_disk_ok=is_ok,
+            is_suspect=db.is_suspect,
             has_standby_signal=db.has_signal,
         )
         return self._pg
@@ -230,21 +231,24 @@ class Senses:
             address_held=m.address,
             wants=v.wants,
             journals_complete=journals,
-            is_fit=pg.state in RUNNING and pg.is_disk_ok and is_able and disk.view is not None and not m.is_leaving,
+            is_fit=pg.state in RUNNING and pg.is_disk_well and is_able and disk.view is not None and not m.is_leaving,
             service_ok=m.service_ok,
             maintenance=m.maintenance,
             is_leaving=m.is_leaving,
             authority=m.cfg.authority,
+            is_suspect=pg.is_suspect,
         )
         return self._said
 
     def _address_answers(self) -> bool | None:
-        """Does anybody answer for the floating address, while it is not ours?"""
+        """Does anybody answer for the floating address, while it is not ours? Silence counts while a neighbour answers."""
         m = self._m
         if m.address or not m.world.settings.probes_address:
             return None
-        o = m.other
-        return o.is_powered and o.frozen_at is None and o.address and m.network.is_open_both(m.name, o.name, SERVICE)
+        o, is_open = m.other, m.network.is_open_both
+        if o.is_powered and o.frozen_at is None and o.address and is_open(m.name, o.name, SERVICE):
+            return True
+        return False if is_open(m.name, "clients", SERVICE) else None
 
     def facts(self) -> Facts:
         """Return everything that this member knows now."""

@@ -26,6 +26,7 @@ from futago.sim.network import HEARTBEAT, SERVICE, Network
 CHAOS_S = (8, 8, 10, 12, 15, 20, 30)
 LOOK_NS = 100 * MS
 STUCK_NS = 12 * S  # longer than every timer of the rules that may matter then
+FORGOT = ("M3.amnesia", "M6.alone")  # what a member without memory says while nobody serves
 HEAL_NS = 130 * S  # a base backup, its retries and the waiting times of every rule fit into this
 NAMES = (MemberName("m1"), MemberName("m2"))
 
@@ -312,7 +313,7 @@ class World:
         """A member lost its memory, and before the other one could go on without it that one failed, too."""
         rules = {m.name: m.v.decision.rule for m in self.members if m.is_running and m.v.decision is not None}
         is_late = self.engine.now > self.chaos_ns + 30 * S
-        return is_late and rules.get(MemberName(self.lost)) == "M3.amnesia" and not self._is_serving()
+        return is_late and rules.get(MemberName(self.lost)) in FORGOT and not self._is_serving()
 
     def _force(self) -> None:
         """What an operator does who knows where all data are: power the other one off, force this one, bring the other back."""
@@ -404,7 +405,11 @@ class World:
         if m.disk.view is None:
             return False  # it lost its memory: what it promised nobody knows
         newest = max(views, key=lambda v: v.epoch, default=None)
-        return newest is not None and m.name in newest.insync and m.db.state is not PgState.ABSENT
+        if newest is None or m.name not in newest.insync or m.db.state is PgState.ABSENT:
+            return False
+        return (
+            newest.is_solo or not m.db.is_suspect
+        )  # data that are not trusted, and the other one may have better ones
 
 
 def run_seed(seed: int, *, chaos_ns: int | None = None, is_telling: bool = False) -> Result:

@@ -211,7 +211,7 @@ def any_facts(r: random.Random) -> Facts:
         durable=durable,
         peer=p,
         register=r.choice(REGISTERS),
-        pg=replace(r.choice(PGS), is_disk_ok=r.random() < 0.9),
+        pg=replace(r.choice(PGS), is_disk_ok=r.random() < 0.9, is_suspect=r.random() < 0.1),
         gate=r.choice((Gate.OPEN, Gate.CLOSED, Gate.CLOSED, Gate.UNKNOWN)),
         address_held=r.choice((True, False, False, None)),
         fence=Fence(
@@ -277,6 +277,7 @@ def changed(f: Facts, r: random.Random, *, at_most: int) -> Facts:
     hb, w = f.peer.heartbeat, f.register
     if hb is not None and r.random() < 0.3:
         f = replace(f, peer=replace(f.peer, heartbeat=replace(hb, wants=r.choice(WANTS), intent=Epoch(0))))
+        f = replace(f, pg=replace(f.pg, is_suspect=r.random() < 0.2))
     if w.is_configured and r.random() < 0.2:
         at = r.choice((None, FRESH, LONG))
         f = replace(f, register=replace(w, read_at=at, contact_at=at))

@@ -158,15 +158,16 @@ async def test_io_errors_lead_to_a_copy_that_is_read_back_once_the_disk_is_sound
         await b.postgres.kill()
         fresh = volume(b)  # after a reset of the machine: only the note on the system disk remembers
         assert fresh.suspect
-        b.watch.is_suspect = lambda: bool(fresh.suspect)
-        await until(lambda: not b.board.pg.is_disk_ok)  # so the pair does not count on it
+        b.board.put_pg(is_suspect=bool(fresh.suspect))
+        fresh.on_trust = lambda is_trusted: b.board.put_pg(is_suspect=not is_trusted)
+        await until(lambda: b.board.pg.is_disk_ok)  # it can be written again, and the pair does not count on it
         await sql(a, "INSERT INTO t VALUES ('second')")
         climbing = ladder(b, a, fresh)
         await climbing.climb()
         last = climbing.last
         assert last is not None and last.ok and last.rung == "basebackup" and last.was_verified, last
         assert not fresh.suspect and not volume(b).suspect
-        await until(lambda: b.board.pg.is_disk_ok)
+        assert b.board.pg.is_disk_well
         assert await sql(b, "SELECT x FROM t ORDER BY 1") == ["first", "second"]
 
 

@@ -42,10 +42,17 @@ class Pg:
     unconfirmed_since: At | None = None
     enforced: bool | None = None  # do commits wait for the peer? None: unknown or in change
     barrier_epoch: Epoch = Epoch(0)  # VerifyBarrier passed while this SOLO epoch was durable (0: not since enforcing)
-    is_disk_ok: bool = True  # the data volume's write probe succeeded lately
+    is_disk_ok: bool = True  # the data volume's write probe succeeded lately: it can be written now
+    # the disk failed once (an I/O error), and its data have not been copied anew and read back since: cluster/volume.py
+    is_suspect: bool = False
     died_count: int = 0  # deaths since the last stable minute
     # the data directory is a standby's (standby.signal): it must be promoted, never started as primary
     has_standby_signal: bool = False
+
+    @property
+    def is_disk_well(self) -> bool:
+        """The data volume can be written, and what is on it is trusted."""
+        return self.is_disk_ok and not self.is_suspect
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,12 @@ class Heartbeat:
     maintenance: bool = False  # an operator wants no automatic switch: see Facts.maintenance
     is_leaving: bool = False  # it is being shut down in good order and wants to hand over, or to be let go
     authority: str = "register"  # what decides by its settings; a fence that decides counts only where both say so
+    is_suspect: bool = False  # see Pg.is_suspect
+
+    @property
+    def is_disk_well(self) -> bool:
+        """Its data volume can be written, and what is on it is trusted."""
+        return self.is_disk_ok and not self.is_suspect
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,8 @@ def promise_blank(s: Situation) -> Actions:
 
 def publish(s: Situation) -> Actions:
     """The pair, durable. Nothing beyond what the peer has confirmed was acknowledged, and it may not have more yet."""
-    floor = Lsn(min(s.pg.flush, s.pg.peer_flush))
+    known = 0 if s.dv is None else s.dv.floor
+    floor = Lsn(max(known, min(s.pg.flush, s.pg.peer_flush)))
     both = frozenset((s.cfg.me, s.cfg.peer))
     return (PersistView(view=View(epoch=Epoch(s.epoch + 1), primary=s.cfg.me, insync=both, floor=floor)),)
 

@@ -124,7 +124,7 @@ _PARTS: tuple[_Part, ...] = (
     (
         "no-data",
         lambda s: not s.is_data_good,
-        ", and the data of {me} are missing, unwritable or older than the view: it must not serve.",
+        ", and the data of {me} are missing, not trusted, unwritable or older than the view: it must not serve.",
         nothing,
         PairState.BLOCKED,
         "futago recover",

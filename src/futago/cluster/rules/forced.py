@@ -11,9 +11,15 @@ from futago.cluster.model import (
     View,
 )
 from futago.cluster.rules.row import Actions, Row, always
-from futago.cluster.situation import Situation
+from futago.cluster.situation import Situation, is_same
 
 FORCED_EPOCHS = 100  # T9 jumps over every epoch that the lost side may have reached unseen
+
+
+def _is_peer_out(s: Situation) -> bool:
+    """We lost our memory, and the peer itself knows that it must not serve: its view counts on us alone."""
+    view = None if s.hb is None else s.hb.view
+    return s.dv is None and view is not None and view.insync == frozenset((s.cfg.me,)) and is_same(view, s.newest)
 
 
 def _force(s: Situation) -> Actions:
@@ -25,7 +31,7 @@ def _force(s: Situation) -> Actions:
 FORCE_ROWS = (
     Row(
         "T9.refuse-alive",
-        lambda s: s.talks and s.hb is not None and s.hb.view is not None,
+        lambda s: s.talks and s.hb is not None and s.hb.view is not None and not _is_peer_out(s),
         "{peer} is alive, so {me} must not be forced to serve; use switchover or recover.",
         lambda s: (OpDone(ok=False, text=f"{s.cfg.peer} is alive; use futago switchover or futago recover"),),
         PairState.BLOCKED,

@@ -49,6 +49,15 @@ MEMORY_ROWS = (
         PairState.SWITCHING,
     ),
     Row(
+        "M6.alone",
+        lambda s: s.newest is not None and s.newest.insync == frozenset((s.cfg.me,)),
+        "{me} lost its memory, and the newest view counts on its data alone: whether these are the newest, a person must say.",
+        read_if_any,
+        PairState.BLOCKED,
+        "futago force-primary",
+        waits_for="an operator",
+    ),
+    Row(
         "M3.amnesia",
         lambda s: s.newest is not None,
         "{me} lost its memory, and the newest view counts on its data; it waits until {peer} serves without it.",

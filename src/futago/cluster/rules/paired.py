@@ -66,6 +66,15 @@ PAIRED_ROWS = (
         keeps_wants=True,
     ),
     Row(
+        "T4.look",
+        lambda s: s.should_hand_over and not s.is_peer_fresh,
+        "{me} should not serve and {peer} can, but its last word is not fresh: {me} waits for the next, or its silence.",
+        nothing,
+        PairState.SWITCHING,
+        keeps_wants=True,
+        waits_for="the next word of the peer, or its silence",
+    ),
+    Row(
         "T4.announce",
         lambda s: s.should_hand_over and not (s.announces_handover and s.is_quiet),
         "{me} should not serve and {peer} can: it announces that, closes the gate and gives up the address.",
@@ -92,7 +101,7 @@ PAIRED_ROWS = (
     ),
     Row(
         "T3.ask",
-        lambda s: s.is_peer_in_trouble and s.are_intents_clear and s.is_data_good,
+        lambda s: s.is_peer_in_trouble and s.are_intents_clear and s.is_data_no_worse,
         "{peer} talks but does not confirm: {me} asks it for the promise to serve alone.",
         ask_solo,
         PairState.SWITCHING,

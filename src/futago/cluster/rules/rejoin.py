@@ -20,6 +20,11 @@ def _is_peer_serving(s: Situation) -> bool:
     return s.talks and hb is not None and s.is_equal and hb.pg is PgState.PRIMARY
 
 
+def _is_following(s: Situation) -> bool:
+    """What is on the disk is trusted, and grows. Data that are not trusted are copied anew, however well they follow."""
+    return s.pg.state is PgState.STANDBY and s.pg.is_streaming and not s.pg.is_suspect
+
+
 def _is_peer_broken(s: Situation) -> bool:
     hb = s.hb
     return not _is_peer_serving(s) and hb is not None and not (hb.is_able and hb.is_disk_ok)
@@ -51,8 +56,17 @@ REJOIN_ROWS = (
         waits_for="the end of this step",
     ),
     Row(
+        "R10.no-disk",
+        lambda s: _is_following(s) and not s.pg.is_disk_ok,
+        "{me} follows {peer}, and is not made part of the pair while its data volume cannot be written.",
+        nothing,
+        PairState.SOLO,
+        "futago recover",
+        waits_for="its data volume",
+    ),
+    Row(
         "R4.follow",
-        lambda s: s.pg.state is PgState.STANDBY and s.pg.is_streaming,
+        _is_following,
         "{me} follows {peer} and waits to be made part of the pair.",
         nothing,
         PairState.SOLO,

@@ -58,7 +58,7 @@ def vote(name: str, when: Callable[[Situation], bool], *, because: str, keeps_wa
         row(
             "no-data",
             lambda s: not s.is_data_good,
-            ", and the data of {me} are missing, unwritable or older than the view: it must not serve.",
+            ", and the data of {me} are missing, not trusted, unwritable or older than the view: it must not serve.",
             read_if_any,
             state=PairState.BLOCKED,
             command="futago recover",
