@@ -209,6 +209,11 @@ APART = Own(Holds.WHOLE, "7", "in production", 1, end=500 * MB, redo=200 * MB, f
         (APART, SOURCE, [Rung.BASE_BACKUP]),
         (APART, msgspec.structs.replace(SOURCE, size_bytes=20 << 30), [Rung.REWIND, Rung.BASE_BACKUP]),
         (msgspec.structs.replace(APART, free=200 * MB), SOURCE, [Rung.REWIND, Rung.BASE_BACKUP]),
+        (  # most of what a rewind costs is the log of a primary that has run for long
+            msgspec.structs.replace(APART, redo=480 * MB),
+            msgspec.structs.replace(SOURCE, flush=510 * MB, size_bytes=500 * MB),
+            [Rung.BASE_BACKUP],
+        ),
         (msgspec.structs.replace(APART, redo=0), SOURCE, [Rung.REWIND, Rung.BASE_BACKUP]),
         (
             msgspec.structs.replace(APART, redo=495 * MB),
