@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 from futago import __version__
-from futago.cluster.facts import Board
-from futago.cluster.model import Heartbeat, MemberName, Peer
+from futago.cluster.facts import NO_EPOCH, Board
+from futago.cluster.model import Cas, Heartbeat, MemberName, Peer
 from futago.link import heartbeat
 from futago.link.heartbeat import HeartbeatEndpoint, PeerWatch
 from futago.register import kinds as register_kinds
@@ -52,6 +52,7 @@ class Exchange:
         self._compose, self._on_change, self._log = compose, on_change, log
         self._memory = Memory(VOTE_MEMORY)
         self._endpoint: HeartbeatEndpoint | None = None
+        self._watched: tuple[object, ...] = ()  # who the endpoint's bookkeeping is about
         self._parts: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self.register: Register | None = None
@@ -81,14 +82,23 @@ class Exchange:
         )
         if self.register is not None:
             self._begin("register", self.register.run())
-        self._board.put_register(is_configured=self.register is not None)
+        # what is known of the view stays; that somebody answered, and what became of a put, was the word of another
+        self._board.put_register(
+            is_configured=self.register is not None,
+            read_at=None,
+            contact_at=None,
+            asked_at=None,
+            is_pending=False,
+            cas=Cas.NONE,
+            cas_epoch=NO_EPOCH,
+            cas_at=None,
+        )
 
     def _renew_heartbeat(self) -> None:
         self._end("heartbeat")
-        self._endpoint = None
         settings = self._settings()
-        if settings.peer is not None:
-            self._endpoint = self._make_endpoint(settings)
+        self._endpoint = None if settings.peer is None else self._make_endpoint(settings)
+        if self._endpoint is not None:
             self._begin("heartbeat", self._endpoint.run())
 
     def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -110,15 +120,7 @@ class Exchange:
             heartbeat.Path("service", s.own.service, s.peer.service),
             heartbeat.Path("heartbeat", s.own.heartbeat, s.peer.heartbeat),
         )
-        watch = PeerWatch(
-            pair=s.pair.id,
-            own=MemberName(s.me),
-            peer=MemberName(s.peer.name),
-            boot=self._boot,
-            links=tuple(x.name for x in links),
-            key=paths.HEARTBEAT_KEY.read_bytes(),
-            now=now_at(),
-        )
+        watch = self._watch_of(s, s.peer.name, tuple(x.name for x in links))
         return HeartbeatEndpoint(
             watch=watch,
             links=links,
@@ -128,6 +130,23 @@ class Exchange:
             log=self._log,
             program=__version__,
             roster=lambda: self._settings().roster,
+        )
+
+    def _watch_of(self, s: Settings, peer: str, links: tuple[str, ...]) -> PeerWatch:
+        """The bookkeeping goes on where it is about the same member: what was heard of it has not become less true."""
+        key = paths.HEARTBEAT_KEY.read_bytes()
+        watched, before = (s.pair.id, s.me, peer, links, key), self._endpoint
+        if before is not None and watched == self._watched:
+            return before.watch
+        self._watched = watched
+        return PeerWatch(
+            pair=s.pair.id,
+            own=MemberName(s.me),
+            peer=MemberName(peer),
+            boot=self._boot,
+            links=links,
+            key=key,
+            now=now_at(),
         )
 
     # --- the other member -------------------------------------------------------------------------------------------

@@ -257,8 +257,8 @@ class Executor:
         )
 
     async def _read_register(self) -> None:
-        jury, board = self._h.jury(), self._h.board
-        began = At(now_at())
+        h, board = self._h, self._h.board
+        jury, began = h.jury(), At(now_at())
         if jury is None:
             return
         board.put_register(is_pending=True, asked_at=began)
@@ -268,11 +268,14 @@ class Executor:
             view = None if held is None else view_of(held)
             if view is None or (known is not None and known.epoch > view.epoch):
                 view = known  # a put of ours ended while the read was on its way
-            board.put_register(view=view, read_at=began, contact_at=began)
+            board.put_register(view=view)
+            if h.jury() is jury:  # else another one was seated meanwhile, and this answer says nothing of that
+                board.put_register(read_at=began, contact_at=began)
         except Refused:
             pass  # shown by the age of the last contact
         finally:
-            board.put_register(is_pending=False)
+            if h.jury() is jury:
+                board.put_register(is_pending=False)
 
     async def _cas(self, view: View) -> None:
         jury, board = self._h.jury(), self._h.board
@@ -288,8 +291,10 @@ class Executor:
             self._log.warning("register.unclear", epoch=view.epoch, error=str(e))
         finally:
             seen = board.register.view if held is None else view_of(held)
-            contact = board.register.contact_at if held is None else began
-            board.put_register(cas=outcome, cas_epoch=view.epoch, cas_at=At(now_at()), view=seen, contact_at=contact)
+            board.put_register(view=seen)
+            if self._h.jury() is jury:
+                contact = board.register.contact_at if held is None else began
+                board.put_register(cas=outcome, cas_epoch=view.epoch, cas_at=At(now_at()), contact_at=contact)
         self._log.event("register.put", epoch=view.epoch, outcome=outcome.value)
 
     async def _power_on(self, action: FenceOn) -> None:

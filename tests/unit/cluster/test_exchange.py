@@ -13,7 +13,7 @@ import pytest
 from futago.cluster import exchange as room
 from futago.cluster.exchange import Exchange
 from futago.cluster.facts import Board
-from futago.cluster.model import At
+from futago.cluster.model import At, Cas, Epoch, MemberName, Register, View
 from futago.cluster.word import word
 from futago.runtime.clock import now_at
 from futago.runtime.log import Log
@@ -120,3 +120,37 @@ async def test_line_in_use_is_left_alone_when_something_else_changes_and_begun_a
         (fresh,) = a.exchange.tasks()
         assert fresh is not line
         fresh.cancel()
+
+
+async def test_what_was_heard_of_the_same_member_outlives_changed_settings() -> None:
+    a, b = End("m1"), End("m2")
+    async with asyncio.TaskGroup() as group:
+        a.exchange.start(group)
+        b.exchange.start(group)
+        await until(lambda: a.heard and b.heard and all(x.echo_at for x in a.exchange.peer_fact().links))
+        known, before = a.exchange.peer_fact(), a.settings
+        a.settings = msgspec.structs.replace(before, pair=msgspec.structs.replace(before.pair, authority="register"))
+        a.exchange.follow(before)
+        now = a.exchange.peer_fact()
+        assert now.heartbeat is not None and now.watching_since == known.watching_since
+        assert (now.heard_at or 0) >= (known.heard_at or 0) and all(x.echo_at for x in now.links)
+        await until(lambda: (a.exchange.peer_fact().heard_at or 0) > (now.heard_at or 0))  # and it goes on
+        moved = [a.settings.members[0], msgspec.structs.replace(MEMBERS[1], name="m3")]
+        before, a.settings = a.settings, msgspec.structs.replace(a.settings, members=moved)
+        a.exchange.follow(before)
+        assert not a.heard  # another member: nothing is known of it
+        for task in [*a.exchange.tasks(), *b.exchange.tasks()]:
+            task.cancel()
+
+
+async def test_contact_with_one_third_vote_says_nothing_of_the_next() -> None:
+    a = End("m1")
+    async with asyncio.TaskGroup() as group:
+        a.exchange.start(group)
+        view = View(Epoch(3), MemberName("m1"), frozenset((MemberName("m1"),)))
+        at = At(now_at())
+        a.board.put_register(view=view, read_at=at, contact_at=at, asked_at=at, cas=Cas.DONE, cas_epoch=Epoch(3))
+        a.exchange.renew_register()
+        assert a.board.register == Register(view=view)
+        for task in a.exchange.tasks():
+            task.cancel()

@@ -32,6 +32,7 @@ from futago.cluster.model import (
     PersistView,
     PgState,
     ReadRegister,
+    Register,
     SetGate,
     SetWants,
     StartPg,
@@ -314,6 +315,37 @@ async def test_failed_read_is_no_contact() -> None:
     await settle(executor)
     assert w.board.register.contact_at is None and not w.board.register.is_pending
     assert w.board.register.asked_at is not None
+
+
+async def test_answer_of_a_third_vote_that_was_replaced_meanwhile_is_no_contact_with_the_next() -> None:
+    executor, w = crew()
+    asked = asyncio.Event()
+
+    class Slow:
+        version = 1
+
+        async def read(self) -> Any:
+            asked.set()
+            await w.hold.wait()
+            return value_of(view(4), roster=1)
+
+        async def put(self, _value: Any) -> Any:
+            asked.set()
+            await w.hold.wait()
+            return True, value_of(view(5), roster=1)
+
+    seated: list[Any] = [Slow()]
+    executor._h.jury = lambda: seated[-1]
+    for order, epoch in ((ReadRegister(), 4), (CasRegister(view=view(5)), 5)):
+        asked.clear()
+        w.hold.clear()
+        executor.perform((order,), now_at())
+        await asked.wait()
+        seated.append(Slow())
+        w.board.put(register=Register(is_configured=True))  # as the exchange does
+        w.hold.set()
+        await settle(executor)
+        assert w.board.register == Register(is_configured=True, view=view(epoch))
 
 
 def test_every_action_has_a_group_or_is_done_on_the_spot() -> None:

@@ -16,6 +16,7 @@ import struct
 from collections.abc import Sequence
 
 ETH_P_ARP, ETH_P_IPV6 = 0x0806, 0x86DD
+ARP_REPLY = 2
 BROADCAST = b"\xff" * 6
 ALL_NODES = ipaddress.IPv6Address("ff02::1").packed
 SOLICITATION, ADVERTISEMENT = 135, 136
@@ -75,6 +76,17 @@ def claimant(frame: bytes, address: bytes, *, own: bytes) -> bytes | None:
         return None
     _hw, _proto, _hlen, _plen, _op, sender, sender_ip, _target, _target_ip = _ARP.unpack_from(frame, 14)
     return bytes(sender) if sender_ip == address and sender != own else None
+
+
+def sender(frame: bytes, *, own: bytes) -> tuple[bytes, bool] | None:
+    """Return the address of the other machine that sent this ARP frame, and whether it answers us; None if it names no
+    address (a probe) or is ours.
+    """
+    if len(frame) < 14 + _ARP.size or frame[12:14] != struct.pack("!H", ETH_P_ARP):
+        return None
+    _hw, _proto, _hlen, _plen, op, mac, address, target, _target_ip = _ARP.unpack_from(frame, 14)
+    is_answer = op == ARP_REPLY and target == own
+    return (bytes(address), is_answer) if mac != own and any(address) else None
 
 
 def advertiser(icmp: bytes, address: bytes, *, own: bytes) -> bytes | None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 
 from futago.cluster.address import netlink
 from futago.cluster.address.farewell import Farewell
+from futago.cluster.address.neighbours import Neighbours
 from futago.cluster.address.sockets import reset_connections
 from futago.cluster.address.voice import Voice
 from futago.runtime.clock import MS, S, now_at
@@ -69,7 +70,14 @@ class FloatingAddress:
         self._refused: tuple[int, str] | None = None
         self._trouble: tuple[str, int] | None = None
         self._announcing: asyncio.Task[None] | None = None
-        self._voice = Voice(interface=interface, addresses=self.addresses, on_claim=self._claimed, log=log)
+        self._neighbours = Neighbours(interface, but=self.addresses)
+        self._voice = Voice(
+            interface=interface,
+            addresses=self.addresses,
+            on_claim=self._claimed,
+            on_neighbour=lambda address, is_answer: self._neighbours.heard(address, now_at(), is_answer=is_answer),
+            log=log,
+        )
         self._farewell = Farewell(interface=interface, addresses=self.addresses)
         self._watch = netlink.watch()
         asyncio.get_running_loop().add_reader(self._watch.fileno(), self._changed)
@@ -128,7 +136,8 @@ class FloatingAddress:
         """Ask whether anybody answers for the addresses while they are not ours; to be called again and again.
 
         Returns:
-            True: another machine has them. False: nobody has answered for a while. None: not known.
+            True: another machine has them. False: nobody has answered for a while, though a neighbour has. None: not
+            known; so also where nobody at all answers, since it may be we who are cut off, with the carrier up.
         """
         now = now_at()
         if self.is_held is not False or not self.addresses or not self._is_announced or not self.has_carrier:
@@ -136,11 +145,14 @@ class FloatingAddress:
             return None
         if self._asked_at is None or now - self._asked_at >= ASK_EVERY:
             self._voice.ask()
+            if self._claimed_at is None or now - self._claimed_at >= 2 * ASK_EVERY:
+                self._voice.ask_neighbours(self._neighbours.known())
             self._asked_at = now
             self._asking_since = self._asking_since or now
         if self._claimed_at is not None and now - self._claimed_at < ANSWER_AGE_MAX:
             return True
-        return False if now - (self._asking_since or now) >= ANSWER_AGE_MAX else None
+        is_long = now - (self._asking_since or now) >= ANSWER_AGE_MAX
+        return False if is_long and self._neighbours.do_answer(now, within=ANSWER_AGE_MAX) else None
 
     def _changed(self) -> None:
         with contextlib.suppress(OSError):

@@ -22,6 +22,7 @@ from futago.cluster.address.announce import (
     claimant,
     frames,
     question,
+    sender,
 )
 from futago.runtime.log import Log
 
@@ -38,12 +39,20 @@ class Voice:
         interface: its name; it need not exist yet.
         addresses: what to speak of.
         on_claim: called with an address and the hardware address of another machine that says it has it.
+        on_neighbour: called with the IPv4 address (four bytes) of any other machine that is heard, and whether it
+            answers a question of ours.
     """
 
     def __init__(
-        self, *, interface: str, addresses: Sequence[str], on_claim: Callable[[str, bytes], None], log: Log
+        self,
+        *,
+        interface: str,
+        addresses: Sequence[str],
+        on_claim: Callable[[str, bytes], None],
+        on_neighbour: Callable[[bytes, bool], None] = lambda _address, _is_answer: None,
+        log: Log,
     ) -> None:
-        self._interface, self._on_claim, self._log = interface, on_claim, log
+        self._interface, self._on_claim, self._on_neighbour, self._log = interface, on_claim, on_neighbour, log
         self._raw = {a: ipaddress.ip_address(a).packed for a in addresses}
         self._link: socket.socket | None = None
         self._ear6: socket.socket | None = None
@@ -56,6 +65,10 @@ class Voice:
         """Ask whether anybody else has the addresses; answers come through `on_claim`."""
         self._send(lambda mac, raw: [question(mac, raw)])
 
+    def ask_neighbours(self, addresses: Sequence[bytes]) -> None:
+        """Ask for machines that have nothing to do with it, to learn whether anybody hears us; see `on_neighbour`."""
+        self._send(lambda mac, raw: [question(mac, raw)], addresses)
+
     def close(self) -> None:
         """Fall silent; the next word opens everything anew."""
         for s in (self._link, self._ear6):
@@ -64,8 +77,9 @@ class Voice:
                 s.close()
         self._link = self._ear6 = None
 
-    def _send(self, make: Callable[[bytes, bytes], Sequence[bytes]]) -> None:
-        if not self._raw:
+    def _send(self, make: Callable[[bytes, bytes], Sequence[bytes]], addresses: Sequence[bytes] | None = None) -> None:
+        asked = tuple(self._raw.values()) if addresses is None else addresses
+        if not asked:
             return
         try:
             if self._link is None:
@@ -74,7 +88,7 @@ class Voice:
             mac = self._link.getsockname()[4]
             if len(mac) != _MAC_BYTES:  # an interface without hardware addresses has nobody to tell
                 return
-            for raw in self._raw.values():
+            for raw in asked:
                 protocol = ETH_P_ARP if len(raw) == 4 else ETH_P_IPV6
                 for frame in make(mac, raw):
                     self._link.sendto(frame, (self._interface, protocol))
@@ -124,6 +138,9 @@ class Voice:
             except OSError:
                 self.close()
                 return
+            neighbour = sender(frame, own=own)
+            if neighbour is not None:
+                self._on_neighbour(*neighbour)
             self._tell(lambda raw, frame=frame, own=own: claimant(frame, raw, own=own))  # type: ignore[misc]
 
     def _heard_icmp(self) -> None:
