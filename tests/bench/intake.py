@@ -165,7 +165,7 @@ def backlog(
     while events(conninfo)[0] < base + sent and time.monotonic() < began + 60:
         time.sleep(0.05)
     wall = time.monotonic() - began
-    say("intake.process.all_per_s", sent / wall, per_cpu_s=round(sent / (cpu_s(program.pid) - before)), copies=2 * sent)
+    say("intake.backlog.per_s", sent / wall, per_cpu_s=round(sent / (cpu_s(program.pid) - before)), copies=2 * sent)
     say("intake.backlog.twice", events(conninfo)[0] - base - sent)
 
 

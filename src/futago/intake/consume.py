@@ -287,14 +287,16 @@ class ConsumeEngine:
         return copies_of(records, shift_ns=shift_ns, trap_content=self._traps.content)
 
     def _take_effect(self, record: Record, wall_ahead_ns: int, shift_ns: int, batch: _Batch) -> None:
-        address = address_text(record.source)
-        host = self._host(address, record, batch)
         told = tell(record, self._traps)
         kind, text = told.kind, told.text
         rules, is_kept = self.following.rules.get(kind), self._options.current.messages.keep == "all"
+        found = rules.patterns.match(text) if rules else []
+        address = address_text(record.source)
+        if not found and not is_kept and address in self.following.inventory.hosts:
+            return  # nearly all messages: nobody asks whose they are
+        host = self._host(address, record, batch)
         scopes, occurred_ns = self.following.inventory.scopes, record.time_ns + wall_ahead_ns
-        found = rules.matches(text, host=host, scopes=scopes, fields=told.fields) if rules is not None else ()
-        for match in found:
+        for match in rules.matches(text, found, host=host, scopes=scopes, fields=told.fields) if rules else ():
             is_kept = is_kept or match.monitor.keep
             if match.rule.suppress is not None and self._is_repeat(match, host, occurred_ns, record.time_ns - shift_ns):
                 self.counters.repeats += 1
@@ -329,7 +331,8 @@ class ConsumeEngine:
         """Return the sender: by its address, else, of syslog, by the name in the message (it came over a relay)."""
         inventory = self.following.inventory
         host = inventory.hosts.get(address)
-        if (host is None or host not in inventory.registered) and record.protocol != Protocol.SNMP_UDP:
+        is_foreign = (host is None or host not in inventory.registered) and bool(inventory.registered)
+        if is_foreign and record.protocol != Protocol.SNMP_UDP:
             named = syslog.host_named(record.data)
             for name in (named, named.partition(".")[0]):
                 if name in inventory.registered:

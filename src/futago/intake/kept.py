@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
+import msgspec
 from psycopg import sql
 
 from futago.intake.model import segment_table
@@ -27,8 +28,7 @@ _LOCK_WAIT = "2s"  # for whoever reads a segment that is to be dropped: another 
 _COLUMNS = "segment, message_id, received_utc, host_name, address, kind, severity, text"
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True, gc=False):
     """One message. `received_ns` is wall time; `severity` of syslog."""
 
     received_ns: int

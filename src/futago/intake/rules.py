@@ -10,6 +10,8 @@ import string
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
+import msgspec
+
 from futago.intake.patterns import Automata, PatternSet
 from futago.intake.suppress import repeat_key
 
@@ -48,8 +50,7 @@ class MessageMonitor:
     keep: bool = False  # messages that match are kept for search
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True, gc=False):
     """A message of which a monitor makes an event."""
 
     monitor: MessageMonitor
@@ -105,19 +106,26 @@ class RuleSet:
         self.patterns = PatternSet([rule.match for _, rule in self._places], automata)
 
     def matches(
-        self, text: str, *, host: str, scopes: Mapping[str, Set[str]], fields: Mapping[str, str] = _NO_FIELDS
+        self,
+        text: str,
+        found: Sequence[int] | None = None,
+        *,
+        host: str,
+        scopes: Mapping[str, Set[str]],
+        fields: Mapping[str, str] = _NO_FIELDS,
     ) -> list[Match]:
         """Return the events that a message makes.
 
         Args:
             text: the line that patterns see.
+            found: what `patterns.match` says of it, if it was asked already.
             host: the name of the host that sent it.
             scopes: scope name -> names of its hosts; the scope "*" holds every host, registered or not.
             fields: what the message itself names, for holes of templates that are no groups.
         """
         made: list[Match] = []
         decided: MessageMonitor | None = None
-        for pattern_id in self.patterns.match(text):
+        for pattern_id in self.patterns.match(text) if found is None else found:
             monitor, rule = self._places[pattern_id]
             if monitor is decided:
                 continue

@@ -42,8 +42,7 @@ class Loaded:
     repeats: list[tuple[bytes, Window]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One event row of a message. `occurred_ns` is wall time."""
 
     occurred_ns: int
