@@ -51,6 +51,8 @@ TABLES = {
     Kind.NOTIFICATION: Table("notification", "notification_name", ("spec", "channel")),
     Kind.MONITOR: Table("monitor", "monitor_name", ("spec", "kind", "scope_name", "is_enabled")),
     Kind.JOB_NET: Table("job_net", "net_name", ("spec",)),
+    Kind.JOB_UNIT: Table("job_unit", "unit_name", ("spec",)),
+    Kind.JOB_QUEUE: Table("job_queue", "queue_name", ("spec",)),
     Kind.CALENDAR: Table("calendar", "calendar_name", ("spec",)),
     Kind.SCHEDULE: Table("schedule", "schedule_name", ("spec",)),
 }
@@ -90,7 +92,7 @@ def _row(definition: Definition) -> tuple[object, ...]:
         case Kind.MONITOR:
             monitor = cast("PingMonitor", definition.object)
             return (monitor.name, spec, monitor.check, monitor.scope, monitor.enabled)
-        case Kind.JOB_NET | Kind.CALENDAR | Kind.SCHEDULE:
+        case Kind.JOB_NET | Kind.JOB_UNIT | Kind.JOB_QUEUE | Kind.CALENDAR | Kind.SCHEDULE:
             return (definition.name, spec)
 
 

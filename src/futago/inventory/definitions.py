@@ -11,12 +11,12 @@ import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import Any, Protocol, cast, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from futago.inventory import model
 from futago.inventory.document import DocumentError, Mapping, Node, Sequence, line_of, plain, read
 from futago.inventory.model import Kind, Reference
 from futago.runtime.faults import OperatorFault
@@ -32,6 +32,10 @@ class Definable(Protocol):
 
     def references(self) -> Iterable[Reference]:
         """Yield the objects that this one names."""
+        ...
+
+    def complaints(self) -> Iterable[tuple[tuple[str | int, ...], str]]:
+        """Yield what makes no sense in it as a whole, each with the field that it is about."""
         ...
 
     def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
@@ -96,24 +100,23 @@ class _Complaints(Exception):
         self.lines = lines
 
 
+# Jobs are heavy, and their own column: imported when somebody writes about them.
+_MODELS = {
+    Kind.HOST: "futago.inventory.model:Host",
+    Kind.SCOPE: "futago.inventory.model:Scope",
+    Kind.NOTIFICATION: "futago.inventory.model:Notification",
+    Kind.MONITOR: "futago.inventory.model:Monitor",
+    Kind.CALENDAR: "futago.jobs.schedule_definitions:CalendarObject",
+    Kind.JOB_UNIT: "futago.jobs.definitions:JobUnit",
+    Kind.JOB_QUEUE: "futago.jobs.control_definitions:JobQueue",
+    Kind.JOB_NET: "futago.jobs.definitions:JobNet",
+    Kind.SCHEDULE: "futago.jobs.schedule_definitions:Schedule",
+}
+
+
 def _annotation(kind: Kind) -> Any:
-    match kind:
-        case Kind.HOST:
-            return model.Host
-        case Kind.SCOPE:
-            return model.Scope
-        case Kind.NOTIFICATION:
-            return model.Notification
-        case Kind.MONITOR:
-            return model.Monitor
-        case Kind.JOB_NET:
-            from futago.jobs.definitions import JobNet  # heavy, and its own column
-
-            return JobNet
-        case Kind.CALENDAR | Kind.SCHEDULE:
-            from futago.jobs.schedule_definitions import CalendarObject, Schedule
-
-            return CalendarObject if kind is Kind.CALENDAR else Schedule
+    module, _, name = _MODELS[kind].partition(":")
+    return getattr(import_module(module), name)
 
 
 @cache
@@ -135,7 +138,11 @@ def _definition(node: Node, file: str) -> Definition:
     data = plain(node)
     del data["kind"]
     try:
-        return Definition(kind, validate(kind, data), file, node)
+        found = Definition(kind, validate(kind, data), file, node)
+        wrong = [f"{found.place(path)}: {text}" for path, text in found.object.complaints()]
+        if wrong:
+            raise _Complaints(*wrong)
+        return found
     except ValidationError as e:
         label = f"kind {kind}" + (f" `{data['name']}`" if isinstance(data.get("name"), str) else "")
         raise _Complaints(*(_sentence(kind, label, node, file, error) for error in e.errors(include_url=False))) from e

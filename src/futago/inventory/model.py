@@ -29,8 +29,10 @@ class Kind(StrEnum):
     SCOPE = "Scope"
     NOTIFICATION = "Notification"
     MONITOR = "Monitor"
-    JOB_NET = "JobNet"
     CALENDAR = "Calendar"
+    JOB_UNIT = "JobUnit"
+    JOB_QUEUE = "JobQueue"
+    JOB_NET = "JobNet"
     SCHEDULE = "Schedule"
 
 
@@ -81,6 +83,10 @@ class Object(BaseModel):
 
     def references(self) -> Iterator[Reference]:
         """Yield the objects that this one names."""
+        yield from ()
+
+    def complaints(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Yield what makes no sense in it as a whole, each with the field that it is about."""
         yield from ()
 
 

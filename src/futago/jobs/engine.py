@@ -13,16 +13,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
+
+from pydantic import ValidationError
 
 from futago.jobs import store
 from futago.jobs.board import Batch, Board, Entry, order_of
+from futago.jobs.calls import INTERRUPTED, Calls, request_of
 from futago.jobs.claims import is_run_id, presentable
+from futago.jobs.control_definitions import JobQueue
 from futago.jobs.definitions import read_net
 from futago.jobs.hub import AgentHub, Connected, Heard
-from futago.jobs.model import AT_AGENT, ENDS, JobState, Net
+from futago.jobs.model import AT_AGENT, ENDS, Ask, JobState
+from futago.jobs.plan import HttpCall, Net
+from futago.jobs.queues import Rule
 from futago.jobs.schedules import Scheduler
-from futago.jobs.store import Connection, EventRow, RunRow, SessionRow
+from futago.jobs.store import Connection, RunRow, SessionRow
+from futago.jobs.strays import Strays
+from futago.jobs.upkeep import Upkeep
 from futago.link.orders import OrderTaken, Outcome, RefusalReason, Refused, RunEnded, RunsReport
 from futago.runtime import clock
 from futago.runtime.apart import apart
@@ -38,10 +47,11 @@ LAZY_S = 0.2  # "the agent has it" waits this long for another commit to travel 
 PENDING_MAX = 2_000  # moves gathered while a commit is under way; then agents wait
 RELOAD_S = 0.2  # after a commit that failed
 ASK_AGAIN_S = 2.0  # an order that no agent confirmed: ask
-HOSTS_S = 10.0  # how often `agent_seen_utc` is renewed
-HOSTS_SOON_S = 0.2  # after a new agent
-STRAYS_MAX = 5_000
+AROUND_S = 1.0  # how often other nets' sessions and the queues are looked at
+TICK_S_MAX = 1.0  # the wall clock may jump: look at it at least so often
 NETS_KEPT_MAX = 500
+OPERATED_KEPT_MAX = 10_000
+UNREADABLE = "The run's definition was written by another version of the program: it cannot be read here."
 
 
 @dataclass(slots=True)
@@ -53,7 +63,6 @@ class Counters:
     reloads: int = 0
     sent_again: int = 0
     refused_orders: int = 0
-    strays: int = 0
 
 
 class JobsEngine:
@@ -72,6 +81,8 @@ class JobsEngine:
         self._nets: dict[str, Net] = {}
         self._unreadable: set[int] = set()  # sessions whose definition another version wrote: said once
         self._scheduler = Scheduler(context, self._poke)
+        self._upkeep = Upkeep(context, hub)
+        self._calls = Calls()
         self._reset()
 
     def _reset(self) -> None:
@@ -80,10 +91,10 @@ class JobsEngine:
         self._room = asyncio.Event()  # the batch is small enough to take more
         self._room.set()
         self._new_session = asyncio.Event()
-        self._new_agent = asyncio.Event()
-        self._strays: dict[str, tuple[str, RunEnded]] = {}
+        self._again = asyncio.Event()  # an earlier instant may have come into sight
+        self._strays = Strays(self._context, self._hub)
         self._unconfirmed: dict[str, int] = {}  # run id -> when its order was sent
-        self._operating: set[int] = set()  # operations on the board whose outcome is not committed
+        self._operated: set[int] = set()  # operations that were on the board: one that a late read shows is none
         self._stopping: set[str] = set()  # runs whose agents are told to end them, until they have
 
     def _poke(self) -> None:
@@ -91,15 +102,18 @@ class JobsEngine:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        while True:
-            self._reset()
-            try:
-                await apart(self._work())
-            except* WorldFault as faults:
-                self.counters.reloads += 1
-                self._log.warning("jobs.reload", why="; ".join(str(e) for e in faults.exceptions))
-            heed_cancellation()
-            await asyncio.sleep(RELOAD_S)
+        try:
+            while True:
+                self._reset()
+                try:
+                    await apart(self._work())
+                except* WorldFault as faults:
+                    self.counters.reloads += 1
+                    self._log.warning("jobs.reload", why="; ".join(str(e) for e in faults.exceptions))
+                heed_cancellation()
+                await asyncio.sleep(RELOAD_S)
+        finally:
+            await self._calls.close()
 
     async def _work(self) -> None:
         """Load the board and work on it until a fault of the world."""
@@ -112,8 +126,12 @@ class JobsEngine:
                 self._ask_again,
                 self._check_sessions,
                 self._let_out,
-                self._note_hosts,
-                self._resolve_strays,
+                self._tick,
+                self._look_around,
+                self._hear_calls,
+                self._strays.run,
+                self._upkeep.note_hosts,
+                self._upkeep.prune,
                 self._scheduler.run,
             ):
                 group.create_task(work())
@@ -129,15 +147,17 @@ class JobsEngine:
         started = clock.now_at()
         sessions, runs = await self._context.store.read(store.read_open, name="jobs.load")
         await self._put_on_board(sessions, runs)
+        await self._read_queues()
         self._board.catch_up(now_utc())
-        if self._board.pending:
+        self._take_up_calls()
+        if self._board.has_news:
             self._urgent()
-        ordered = [e.run_id for e in self._board.entries.values() if e.state is JobState.ORDERED]
+        ordered = [e.run_id for e in self._board.entries.values() if e.state is JobState.ORDERED and e.is_for_agent]
         self._unconfirmed = dict.fromkeys(ordered, started)
-        self._stopping = {e.run_id for e in self._board.entries.values() if e.is_stopping and e.state in AT_AGENT}
+        self._stopping = {e.run_id for e in self._board.entries.values() if _may_stop(e)}
         for agent in self._hub.connected:
             self._ask_about(agent.agent)
-        self._new_agent.set()
+        self._upkeep.new_agent.set()
         took_ms = (clock.now_at() - started) / clock.MS
         self._log.event(
             "jobs.loaded", epoch=self._context.epoch, sessions=len(sessions), runs=len(runs), took_ms=took_ms
@@ -190,16 +210,23 @@ class JobsEngine:
     async def _operate(self) -> None:
         """Do what people have asked for meanwhile, or refuse it."""
         asked = await self._context.store.read(store.read_operations, name="jobs.operations")
-        fresh = [a for a in asked if a.operation_id not in self._operating]
-        done = {a.operation_id for a in fresh if self._board.operate(a, now_utc())}
-        self._operating |= done
-        if done:
+        for one in asked:
+            if one.operation_id in self._operated:
+                continue
+            if one.session_id in self._unreadable and one.session_id not in self._board:
+                self._board.refuse(one, UNREADABLE)
+            elif not self._board.operate(one, now_utc()):
+                continue
+            self._operated.add(one.operation_id)
             self._urgent()
+        if len(self._operated) > OPERATED_KEPT_MAX and not asked:
+            self._operated.clear()
 
     # --- writing rows -----------------------------------------------------------------------------------------------
 
     def _urgent(self) -> None:
         self._wake.set()
+        self._again.set()
         if self._board.pending >= PENDING_MAX:
             self._room.clear()
 
@@ -229,15 +256,18 @@ class JobsEngine:
         await self._context.store.commit(write, name="jobs.advance")
 
     def _say(self, batch: Batch) -> None:
-        for entry in batch.ended:
-            self._hub.committed(entry.job.host, entry.run_id)
-            self._unconfirmed.pop(entry.run_id, None)
+        for host, run_id in batch.ended:
+            self._calls.forget(run_id)
+            if host:
+                self._hub.committed(host, run_id)
+            self._unconfirmed.pop(run_id, None)
         for entry in batch.ordered:
             self._order(entry)
+        for entry in batch.begun:
+            self._call(entry)
         for entry in batch.stopped:
             self._stopping.add(entry.run_id)
             self._stop(entry)
-        self._operating -= batch.moves.decided.keys()
 
     def _order(self, entry: Entry) -> None:
         """Send the order of a run if its row says so and outward effects are allowed. Whatever comes of it, the agent
@@ -245,17 +275,101 @@ class JobsEngine:
         """
         if entry.state is not JobState.ORDERED or not entry.is_committed or entry.is_stopping:
             return
+        if entry.is_call:
+            if self._context.outward.is_allowed and self._board.take_order(entry.run_id, now_utc()):
+                self._urgent()
+            return
         self._unconfirmed[entry.run_id] = clock.now_at()
         if self._context.outward.is_allowed:
-            self._hub.order(entry.job.host, order_of(entry, epoch=self._context.epoch))
+            order = order_of(entry, self._board.variables(entry), epoch=self._context.epoch)
+            self._hub.order(entry.host, order)
 
     def _stop(self, entry: Entry) -> None:
         """Tell the agent to end a run; it is told again until it has."""
         if not entry.is_committed or entry.state not in AT_AGENT:
             if entry.state in ENDS:
                 self._stopping.discard(entry.run_id)
+        elif entry.is_call:
+            self._calls.stop(entry.run_id)
         elif self._context.outward.is_allowed:
-            self._hub.stop(entry.job.host, entry.run_id)
+            self._hub.stop(entry.host, entry.run_id)
+
+    # --- requests, which the manager makes itself ---------------------------------------------------------------------
+
+    def _call(self, entry: Entry) -> None:
+        """Make the request of a job whose beginning is committed."""
+        work = entry.job.work
+        if isinstance(work, HttpCall) and entry.is_committed and entry.state is JobState.RUNNING:
+            if entry.is_stopping:
+                self._calls.end(RunEnded(entry.run_id, Outcome.NOT_STARTED, detail="stopped before its start"))
+            elif self._context.outward.is_allowed:
+                self._calls.begin(entry.run_id, request_of(work, self._board.variables(entry)))
+
+    def _take_up_calls(self) -> None:
+        """Go on with requests that the rows call running: this process knows of them, or they were cut off."""
+        for entry in list(self._board.entries.values()):
+            work = entry.job.work
+            if not isinstance(work, HttpCall) or entry.state is not JobState.RUNNING or entry.run_id in self._calls:
+                continue
+            if work.may_repeat:
+                self._call(entry)
+            else:
+                self._calls.end(RunEnded(entry.run_id, Outcome.UNKNOWN, detail=INTERRUPTED))
+        self._calls.news.set()
+
+    async def _hear_calls(self) -> None:
+        while True:
+            await self._calls.news.wait()
+            self._calls.news.clear()
+            await self._room.wait()
+            for said in list(self._calls.ended.values()):
+                if self._board.end(said, now_utc()):
+                    self._urgent()
+                elif said.run_id not in self._board.entries:
+                    self._calls.forget(said.run_id)
+
+    # --- time, queues, other nets -------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        """Do what time brings about, when it does."""
+        while True:
+            self._again.clear()
+            now, wake = now_utc(), self._board.next_wake()
+            if wake is not None and wake <= now:
+                await self._room.wait()
+                if self._board.wake(now_utc()):
+                    self._urgent()
+                continue
+            pause_s = min(TICK_S_MAX, (wake - now).total_seconds()) if wake else TICK_S_MAX
+            await _wait(self._again, pause_s)
+
+    async def _look_around(self) -> None:
+        """Follow what sessions wait for outside themselves: places in queues, sessions of other nets."""
+        while True:
+            await asyncio.sleep(AROUND_S)
+            await self._room.wait()
+            await self._read_queues()
+            await self._read_others()
+            if self._board.has_news:
+                self._urgent()
+
+    async def _read_queues(self) -> None:
+        specs = await self._context.store.read(store.read_queues, name="jobs.queues")
+        rules: dict[str, Rule] = {}
+        for name, spec in specs.items():
+            with contextlib.suppress(ValidationError):
+                queue = JobQueue.model_validate(dict(spec))
+                rules[name] = Rule(queue.limit, queue.per_host)
+        self._board.set_queues(rules, now_utc())
+
+    async def _read_others(self) -> None:
+        asked = [(i, a.net, a.within.total_seconds() if a.within else None) for i, a in self._board.others()]
+        if not asked:
+            return
+        found = await self._context.store.read(lambda c: store.read_others(c, asked), name="jobs.others")
+        for session_id, net, within_s, state in found:
+            ask = Ask(net, timedelta(seconds=within_s) if within_s is not None else None)
+            self._board.other_stands(session_id, ask, state, now_utc())
 
     # --- what agents say --------------------------------------------------------------------------------------------
 
@@ -266,7 +380,7 @@ class JobsEngine:
             match event:
                 case Connected():
                     self._ask_about(event.agent)
-                    self._new_agent.set()
+                    self._upkeep.new_agent.set()
                 case Heard():
                     self._heard(event)
 
@@ -292,10 +406,10 @@ class JobsEngine:
         if entry is None:
             if not is_run_id(said.run_id):
                 self._log.error("jobs.strange_run", agent=agent, run_id=said.run_id[:100])
-            elif len(self._strays) < STRAYS_MAX:
-                self._strays[said.run_id] = (agent, said)
-        elif entry.job.host != agent:
-            self._log.error("jobs.wrong_agent", run_id=said.run_id, agent=agent, host=entry.job.host)
+            else:
+                self._strays.note(agent, said)
+        elif entry.host != agent:
+            self._log.error("jobs.wrong_agent", run_id=said.run_id, agent=agent, host=entry.host)
         elif self._board.end(said, now_utc()):
             self._urgent()
         elif entry.state in ENDS and entry.is_committed:
@@ -309,7 +423,7 @@ class JobsEngine:
                 self._urgent()
         for run_id in report.absent:
             entry = self._board.entries.get(run_id)
-            if entry is None or entry.job.host != agent:
+            if entry is None or entry.host != agent:
                 continue
             if entry.state is JobState.ORDERED:
                 self.counters.sent_again += 1
@@ -350,7 +464,7 @@ class JobsEngine:
                 if entry is None or not _may_ask(entry):
                     del self._unconfirmed[run_id]
                 else:
-                    by_host.setdefault(entry.job.host, []).append(run_id)
+                    by_host.setdefault(entry.host, []).append(run_id)
             for host, run_ids in by_host.items():
                 self._hub.ask(host, run_ids)
             for run_id in tuple(self._stopping):
@@ -386,68 +500,13 @@ class JobsEngine:
             for agent in {e.job.host for e in waiting}:
                 self._ask_about(agent)
 
-    async def _resolve_strays(self) -> None:
-        """Answer results of runs that are not on the board: of sessions that have ended, and of runs nobody knows."""
-        while True:
-            await asyncio.sleep(POLL_S)
-            if not self._strays:
-                continue
-            strays, self._strays = self._strays, {}
-            self.counters.strays += len(strays)
-            known = await self._stray_states(list(strays))
-            orphans = [pair for run_id, pair in strays.items() if run_id not in known]
-            if orphans:
-                await self._note_orphans(orphans)
-            for run_id, (agent, _) in strays.items():
-                if known.get(run_id, JobState.NORMAL) in ENDS:
-                    self._hub.committed(agent, run_id)
-
-    async def _stray_states(self, run_ids: list[str]) -> dict[str, JobState]:
-        async def read(conn: Connection) -> dict[str, JobState]:
-            return await store.read_run_states(conn, run_ids)
-
-        return await self._context.store.read(read, name="jobs.strays")
-
-    async def _note_orphans(self, orphans: list[tuple[str, RunEnded]]) -> None:
-        events = [
-            EventRow(
-                occurred_utc=now_utc(),
-                priority="warning",
-                host_name=agent,
-                message=f"Host {agent} reported the end of a run that has no record here: exit code {said.exit_code}",
-                detail={"run_id": said.run_id, "exit_code": said.exit_code, "outcome": said.outcome.value},
-            )
-            for agent, said in orphans
-        ]
-
-        async def write(conn: Connection) -> None:
-            await store.add_events(conn, events, epoch=self._context.epoch)
-
-        await self._context.store.commit(write, name="jobs.orphans")
-
-    async def _note_hosts(self) -> None:
-        """Keep the host rows of connected agents fresh. A failure here is not worth a reload."""
-        while True:
-            await _wait(self._new_agent, HOSTS_S)
-            await asyncio.sleep(HOSTS_SOON_S)  # agents come in swarms
-            self._new_agent.clear()
-            agents = {c.agent: c.address for c in self._hub.connected}
-            if not agents:
-                continue
-            try:
-                await self._write_hosts(agents)
-            except WorldFault as e:
-                self._log.warning("jobs.hosts_not_noted", error=str(e))
-
-    async def _write_hosts(self, agents: dict[str, str]) -> None:
-        async def write(conn: Connection) -> None:
-            await store.note_agents(conn, agents, now_utc())
-
-        await self._context.store.commit(write, name="jobs.hosts")
-
 
 def _may_ask(entry: Entry) -> bool:
     return entry.is_committed and entry.state in AT_AGENT
+
+
+def _may_stop(entry: Entry) -> bool:
+    return entry.is_stopping and entry.state in AT_AGENT and (entry.is_for_agent or entry.is_call)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -62,11 +62,16 @@ def _day(value: object) -> str:
 def _time(value: object) -> str:
     if isinstance(value, int):  # YAML reads 25:30 as a number of minutes in base sixty
         raise ValueError(f'{value} is not a time of day; write it in quotes, such as "25:30"')
-    _offset(str(value))
+    offset_of(str(value))
     return str(value)
 
 
-def _offset(text: str) -> timedelta:
+def offset_of(text: str) -> timedelta:
+    """Return the offset from midnight that a time of day writes, beyond 24:00 too.
+
+    Raises:
+        ValueError: with a sentence.
+    """
     found = _TIME.match(text)
     hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (99, 0, 0)
     offset = timedelta(hours=hours, minutes=minutes, seconds=seconds)
@@ -169,7 +174,7 @@ class Schedule(Object):
         return self._check_times()
 
     def _check_times(self) -> Schedule:
-        if _offset(self.day_begins) >= DAY:
+        if offset_of(self.day_begins) >= DAY:
             raise ValueError("`day_begins` is a time of day below 24:00")
         if self.every is not None and self.every < STEP_MIN:
             raise ValueError("`every` is shorter than 1s")
@@ -214,10 +219,10 @@ class Schedule(Object):
             return None
         if self.between:
             return Every(self.every, self._past_midnight(self.between.first), self._past_midnight(self.between.last))
-        first = _offset(self.day_begins)
+        first = offset_of(self.day_begins)
         return Every(self.every, first, first + DAY - STEP_MIN)
 
     def _past_midnight(self, text: str) -> timedelta:
         """Return the offset from midnight of the business date."""
-        offset = _offset(text)
-        return offset + DAY if offset < _offset(self.day_begins) else offset
+        offset = offset_of(text)
+        return offset + DAY if offset < offset_of(self.day_begins) else offset

@@ -18,6 +18,7 @@ from futago.jobs import store
 from futago.jobs.calendar import Calendar
 from futago.jobs.missed import Due, between, due
 from futago.jobs.schedule_definitions import CalendarObject, Schedule
+from futago.jobs.sessions import open_session
 from futago.jobs.store import Connection, EventRow, ScheduleRow
 from futago.jobs.timetable import Planned, Timetable
 from futago.runtime.clock import now_utc
@@ -25,6 +26,7 @@ from futago.runtime.engine import EngineContext
 from futago.runtime.faults import OperatorFault, WorldFault
 
 ROUND_S = 1.0  # changes of schedules, and jumps of the clock, are seen within this time
+FIRED_MAX = 100  # instants of one commit: the rest comes in the next, and others are not kept waiting
 LATE = timedelta(seconds=10)  # more than this, and an event says so
 
 
@@ -128,7 +130,7 @@ class Scheduler:
             first = before[known.key] if known.key in before else await asyncio.to_thread(_first, known)
             if first is not None and first <= now:
                 found = await asyncio.to_thread(due, known.table, since=known.counted_utc, now=now)
-                await self._fire(known.schedule, found, now)
+                await self._fire(known.schedule, Due(found.instants[:FIRED_MAX], found.has_skipped), now)
                 pause = timedelta(0)  # what comes next follows from what is counted now
                 continue
             self._first[known.key] = first
@@ -161,7 +163,7 @@ class Scheduler:
         self._fired()
 
     async def _open(self, conn: Connection, schedule: Schedule, planned: Planned) -> bool:
-        opened = await store.open_session(
+        opened = await open_session(
             conn,
             schedule.job_net,
             trigger=f"schedule {schedule.name}",

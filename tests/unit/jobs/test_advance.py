@@ -13,15 +13,11 @@ from futago.jobs.model import (
     AT_AGENT,
     ENDS,
     SUCCESS,
-    Codes,
     Ended,
     Event,
-    Job,
     JobMoved,
     JobName,
     JobState,
-    Need,
-    Net,
     Reread,
     SessionId,
     SessionMoved,
@@ -29,22 +25,27 @@ from futago.jobs.model import (
     Started,
     Taken,
     Tree,
-    make_net,
     make_tree,
 )
+from futago.jobs.plan import AllOf, Codes, Command, EndIs, Net, Unit, make_net, predecessors
 from futago.link.orders import Outcome
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 S = JobState
 
 
-def job(name: str, *needs: str | Need) -> Job:
-    needed = tuple(n if isinstance(n, Need) else Need(JobName(n)) for n in needs)
-    return Job(JobName(name), "h1", "true", needs=needed, warning=Codes(((1, 9),)))
+def job(name: str, *needs: str | EndIs) -> Unit:
+    needed = AllOf(tuple(n if isinstance(n, EndIs) else EndIs(JobName(n)) for n in needs))
+    return Unit(JobName(name), Command("h1", "true"), start=needed, warning=Codes(((1, 9),)))
+
+
+def needs_of(unit: Unit) -> tuple[EndIs, ...]:
+    assert isinstance(unit.start, AllOf)
+    return tuple(part for part in unit.start.parts if isinstance(part, EndIs))
 
 
 def fresh(net: Net) -> Tree:
-    return make_tree(SessionId(1), net, SessionState.STARTING, dict.fromkeys(net.jobs, S.WAITING))
+    return make_tree(SessionId(1), net, SessionState.STARTING, dict.fromkeys(net.units, S.WAITING))
 
 
 def play(tree: Tree, *events: Event) -> Tree:
@@ -77,7 +78,7 @@ def test_job_waits_for_all_of_its_predecessors() -> None:
 
 
 def test_failure_takes_its_branch_and_leaves_the_other_out() -> None:
-    on_fail = job("f", Need(JobName("a"), frozenset({S.ABNORMAL})))
+    on_fail = job("f", EndIs(JobName("a"), frozenset({S.ABNORMAL})))
     net = make_net("n", (job("a"), job("b", "a"), job("c", "b"), on_fail))
     tree = play(fresh(net), Started(), ended("a", 77))
     assert states(tree) == {"a": "abnormal", "b": "not-run", "c": "not-run", "f": "ordered"}
@@ -92,13 +93,13 @@ def test_job_is_decided_as_soon_as_one_need_cannot_be_met() -> None:
 
 
 def test_any_end_includes_not_being_run() -> None:
-    last = job("z", Need(JobName("b"), ENDS))
+    last = job("z", EndIs(JobName("b"), ENDS))
     tree = play(fresh(make_net("n", (job("a"), job("b", "a"), last))), Started(), ended("a", 77))
     assert states(tree) == {"a": "abnormal", "b": "not-run", "z": "ordered"}
 
 
 def test_unknown_end_is_neither_success_nor_failure() -> None:
-    on_fail = job("f", Need(JobName("a"), frozenset({S.ABNORMAL})))
+    on_fail = job("f", EndIs(JobName("a"), frozenset({S.ABNORMAL})))
     net = make_net("n", (job("a"), job("b", "a"), on_fail))
     tree = play(fresh(net), Started(), Ended(JobName("a"), Outcome.UNKNOWN))
     assert states(tree) == {"a": "unknown", "b": "not-run", "f": "not-run"}
@@ -138,7 +139,7 @@ def test_two_ends_that_were_committed_apart_are_followed_up_when_the_rows_are_re
     rows = {JobName("a"): S.NORMAL, JobName("b"): S.NORMAL, JobName("c"): S.WAITING, JobName("d"): S.WAITING}
     tree = play(make_tree(SessionId(1), net, SessionState.RUNNING, rows), Reread())
     assert states(tree) == {"a": "normal", "b": "normal", "c": "ordered", "d": "waiting"}
-    over = make_tree(SessionId(1), net, SessionState.RUNNING, dict.fromkeys(net.jobs, S.NORMAL))
+    over = make_tree(SessionId(1), net, SessionState.RUNNING, dict.fromkeys(net.units, S.NORMAL))
     assert advance(over, Reread(), NOW) == (SessionMoved(SessionState.RUNNING, SessionState.NORMAL, NOW),)
     begun = fresh(net)
     assert advance(begun, Reread(), NOW) == ()  # one that did not begin is not begun by reading it
@@ -154,8 +155,8 @@ def reference(net: Net, fates: Fates, done: set[JobName]) -> dict[JobName, JobSt
     known: dict[JobName, JobState] = {}
     while True:
         before = dict(known)
-        for name, j in net.jobs.items():
-            ends = {n: known.get(n.job, S.WAITING) for n in j.needs}
+        for name, j in net.units.items():
+            ends = {n: known.get(n.job, S.WAITING) for n in needs_of(j)}
             if any(e in ENDS and e not in n.ends for n, e in ends.items()):
                 known[name] = S.NOT_RUN
             elif all(e in n.ends for n, e in ends.items()):
@@ -178,7 +179,7 @@ def nets(draw: st.DrawFn) -> Net:
     jobs = []
     for i in range(draw(st.integers(1, 12))):
         preds = draw(st.lists(st.integers(0, i - 1), max_size=4, unique=draw(st.booleans()))) if i else []
-        needs = [Need(JobName(f"j{p}"), draw(ends)) for p in preds]
+        needs = [EndIs(JobName(f"j{p}"), draw(ends)) for p in preds]
         jobs.append(job(f"j{i}", *needs))
     return make_net("n", tuple(draw(st.permutations(jobs))))
 
@@ -190,12 +191,12 @@ fate = st.one_of(
 
 
 def fates_of(net: Net, data: st.DataObject) -> Fates:
-    return {name: data.draw(fate, label=name) for name in net.jobs}
+    return {name: data.draw(fate, label=name) for name in net.units}
 
 
 def half_written(tree: Tree, data: st.DataObject) -> Tree:
     """The same tree with some of its decisions about waiting jobs taken back, and the session's end."""
-    undecided = [n for n, s in tree.states.items() if tree.net.jobs[n].needs and s in (S.ORDERED, S.NOT_RUN)]
+    undecided = [n for n, s in tree.states.items() if predecessors(tree.net.units[n]) and s in (S.ORDERED, S.NOT_RUN)]
     lost = data.draw(st.sets(st.sampled_from(sorted(undecided)))) if undecided else set()
     rows = {n: S.WAITING if n in lost else s for n, s in tree.states.items()}
     return make_tree(tree.session_id, tree.net, SessionState.RUNNING, rows)

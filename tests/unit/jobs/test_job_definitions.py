@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from futago.inventory.definitions import parse
-from futago.jobs.definitions import JobNet, find_circle, read_net
-from futago.jobs.model import ENDS, SUCCESS, JobName, JobState, Need
+from futago.jobs.definitions import JobNet, read_net
+from futago.jobs.model import ENDS, SUCCESS, JobName, JobState
+from futago.jobs.plan import AllOf, Command, EndIs
 from futago.jobs.schedule_definitions import Schedule
+from futago.jobs.sound import find_circle
 from futago.runtime.faults import Corrupt, OperatorFault
 
 
@@ -34,15 +36,16 @@ def test_predecessors_mean_success_unless_they_say_otherwise() -> None:
         "{name: c, host: h, command: x, after: [{job: a, end: abnormal}, {job: b, end: [unknown, not-run]}]}",
         "{name: d, host: h, command: x, after: [{job: c, end: any}]}",
     ).net()
-    needs = {str(name): job.needs for name, job in found.jobs.items()}
-    assert needs == {
-        "a": (),
-        "b": (Need(JobName("a"), SUCCESS),),
-        "c": (
-            Need(JobName("a"), frozenset({JobState.ABNORMAL})),
-            Need(JobName("b"), frozenset({JobState.UNKNOWN, JobState.NOT_RUN})),
+    assert {str(name): job.start for name, job in found.units.items()} == {
+        "a": AllOf(),
+        "b": AllOf((EndIs(JobName("a"), SUCCESS),)),
+        "c": AllOf(
+            (
+                EndIs(JobName("a"), frozenset({JobState.ABNORMAL})),
+                EndIs(JobName("b"), frozenset({JobState.UNKNOWN, JobState.NOT_RUN})),
+            )
         ),
-        "d": (Need(JobName("c"), ENDS),),
+        "d": AllOf((EndIs(JobName("c"), ENDS),)),
     }
     assert found.followers[JobName("a")] == (JobName("b"), JobName("c"))
 
@@ -50,8 +53,9 @@ def test_predecessors_mean_success_unless_they_say_otherwise() -> None:
 def test_times_codes_and_variables_are_read() -> None:
     job = net(
         "{name: a, host: h, command: x, timeout: 1m30s, user: batch, env: {A: b c}, exit_codes: {normal: '0,3', warning: 4-9}}"
-    ).net().jobs[JobName("a")]  # fmt: skip
-    assert (job.timeout_s, job.user, dict(job.env)) == (90.0, "batch", {"A": "b c"})
+    ).net().units[JobName("a")]  # fmt: skip
+    assert isinstance(job.work, Command)
+    assert (job.work.timeout_s, job.work.user, dict(job.work.env)) == (90.0, "batch", {"A": "b c"})
     assert [c for c in range(256) if c in job.normal] == [0, 3]
     assert [c for c in range(256) if c in job.warning] == [4, 5, 6, 7, 8, 9]
 
@@ -74,7 +78,7 @@ def test_times_codes_and_variables_are_read() -> None:
             ],
             "in a circle: b -> c -> a -> b",
         ),
-        (["{name: a, host: h}"], "field `jobs[0].command` is missing"),
+        (["{name: a, host: h}"], "job `a`: write one of `command`, `script`"),
         (["{name: a, host: h, comand: x}"], "did you mean `command`?"),
         (["{name: a, host: h, command: x, timeout: 5}"], "`5` is not a duration"),
         (["{name: a, host: h, command: x, exit_codes: {warning: 9-1}}"], "is not a range"),

@@ -36,6 +36,7 @@ from agent_world import (
 from futago.agent.ledger import LEDGER_FILE
 from futago.inventory.apply import apply
 from futago.inventory.definitions import parse
+from futago.jobs import sessions
 from futago.jobs import store as rows
 from futago.jobs.engine import JobsEngine
 from futago.jobs.hub import AgentHub
@@ -113,7 +114,7 @@ class World:
 
     async def start(self, net: str, key: str | None = None) -> int:
         return await self.store.commit(
-            lambda c: rows.start_session(c, net, trigger="manual", trigger_key=key), name="test.start"
+            lambda c: sessions.start_session(c, net, trigger="manual", trigger_key=key), name="test.start"
         )
 
     async def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
@@ -382,7 +383,7 @@ async def test_session_whose_start_was_committed_late_is_found(world: World) -> 
     await world.define(net("n", f'{{name: a, host: h1, command: "{say(world.oracle, "a")}"}}'))
 
     async def begin(conn: Connection) -> int:
-        session = await rows.start_session(conn, "n", trigger="manual")
+        session = await sessions.start_session(conn, "n", trigger="manual")
         await conn.execute("UPDATE job_session SET state = 'running' WHERE session_id = %s", (session,))
         await conn.execute("UPDATE job_run SET state = 'ordered' WHERE session_id = %s", (session,))
         return session
@@ -506,10 +507,10 @@ async def test_moves_from_a_state_that_is_gone_write_nothing(world: World) -> No
 async def operate(world: World, session: int, operation: str, job: str = "") -> str:
     """Ask for it, and return the refusal: empty if it was done."""
     asked = await world.store.commit(
-        lambda c: rows.ask_operation(c, session, Operation(operation), job=job, asked_by="admin"), name="test.ask"
+        lambda c: sessions.ask_operation(c, session, Operation(operation), job=job, asked_by="admin"), name="test.ask"
     )
     for _ in range(100):
-        decision = await world.store.read(lambda c: rows.read_decision(c, asked), name="test.decision")
+        decision = await world.store.read(lambda c: sessions.read_decision(c, asked), name="test.decision")
         if decision is not None:
             return decision
         await asyncio.sleep(0.05)
@@ -568,7 +569,7 @@ async def test_stopped_run_ends_what_runs_and_starts_nothing_more(world: World) 
 
 
 async def again(world: World, session: int, job: str | None = None) -> list[str]:
-    return await world.store.commit(lambda c: rows.run_again(c, session, job), name="test.again")
+    return await world.store.commit(lambda c: sessions.run_again(c, session, job), name="test.again")
 
 
 async def test_ended_run_runs_again_from_what_failed_and_keeps_the_rest(world: World) -> None:
@@ -582,7 +583,7 @@ async def test_ended_run_runs_again_from_what_failed_and_keeps_the_rest(world: W
     async with world.engine():
         session = await world.start("n")
         assert await world.end_of(session) == "abnormal"
-        with pytest.raises(OperatorFault, match="waits for `b`, which ended abnormal; begin there"):
+        with pytest.raises(OperatorFault, match="`c` cannot start, for `b` ended abnormal; begin there"):
             await again(world, session, "c")
         mended.touch()
         assert await again(world, session) == ["b", "c"]

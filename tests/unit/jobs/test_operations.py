@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_advance import NOW, Fates, S, ended, fates_of, fresh, job, nets, play, states
+from test_advance import NOW, Fates, S, ended, fates_of, fresh, job, needs_of, nets, play, states
 
 from futago.jobs.advance import advance, after, refusal
 from futago.jobs.model import (
@@ -15,8 +15,6 @@ from futago.jobs.model import (
     Event,
     JobName,
     JobState,
-    Need,
-    Net,
     NeverTaken,
     Operated,
     Operation,
@@ -26,9 +24,9 @@ from futago.jobs.model import (
     Started,
     Taken,
     Tree,
-    make_net,
     make_tree,
 )
+from futago.jobs.plan import EndIs, Net, make_net
 from futago.jobs.rerun import jobs_again
 
 
@@ -36,6 +34,7 @@ def asked(operation: str, name: str | None = None) -> Operated:
     return Operated(Operation(operation), JobName(name) if name else None, "admin")
 
 
+SIMPLE = (Operation.HOLD, Operation.RELEASE, Operation.SKIP, Operation.STOP)
 CHAIN = make_net("n", (job("a"), job("b", "a"), job("c", "b")))
 
 
@@ -64,7 +63,7 @@ def test_skipped_job_counts_as_done_for_those_that_wait_for_it() -> None:
 
 
 def test_stopped_session_starts_nothing_more_and_ends_with_what_still_runs() -> None:
-    on_fail = job("f", Need(JobName("a"), frozenset({S.ABNORMAL})))
+    on_fail = job("f", EndIs(JobName("a"), frozenset({S.ABNORMAL})))
     net = make_net("n", (job("a"), job("b", "a"), on_fail))
     tree = play(fresh(net), Started(), Taken(JobName("a")), asked("stop"))
     assert tree.stopping == {"a"} and states(tree) == {"a": "running", "b": "not-run", "f": "not-run"}
@@ -108,7 +107,7 @@ def test_sessions_that_have_not_begun_or_have_ended_take_no_operations() -> None
 def test_no_order_of_operations_hangs_a_session_or_starts_what_is_held(net: Net, data: st.DataObject) -> None:
     fates = fates_of(net, data)
     tree = play(fresh(net), Started())
-    names = sorted(net.jobs)
+    names = sorted(net.units)
     for _ in range(60):
         if tree.state is not SessionState.RUNNING:
             break
@@ -121,7 +120,7 @@ def test_no_order_of_operations_hangs_a_session_or_starts_what_is_held(net: Net,
                 else Ended(name, *fates[name])
             )
         else:
-            operation = data.draw(st.sampled_from(Operation))
+            operation = data.draw(st.sampled_from(SIMPLE))
             whole = operation is Operation.STOP and data.draw(st.integers(0, 9)) == 0
             event = Operated(operation, None if whole else data.draw(st.sampled_from(names)), "admin")
         before, steps = tree, advance(tree, event, NOW)
@@ -141,11 +140,11 @@ def test_no_order_of_operations_hangs_a_session_or_starts_what_is_held(net: Net,
 @given(net=nets(), data=st.data())
 def test_run_again_ends_again_and_what_lies_before_the_point_keeps_its_result(net: Net, data: st.DataObject) -> None:
     before = to_its_end(play(fresh(net), Started()), fates_of(net, data))
-    job = data.draw(st.one_of(st.none(), st.sampled_from(sorted(net.jobs))))
+    job = data.draw(st.one_of(st.none(), st.sampled_from(sorted(net.units))))
     try:
-        again = jobs_again(net, before.states, job)
+        again = jobs_again(before, job, NOW).jobs
     except ValueError:
-        needs = net.jobs[job].needs if job else ()
+        needs = needs_of(net.units[job]) if job else ()
         assert any(before.states[n.job] not in n.ends for n in needs) or before.state in (
             SessionState.NORMAL,
             SessionState.WARNING,
@@ -157,7 +156,7 @@ def test_run_again_ends_again_and_what_lies_before_the_point_keeps_its_result(ne
     after_ = to_its_end(play(make_tree(SessionId(1), net, SessionState.STARTING, states), Started()), fates)
     assert all(after_.states[n] is s for n, s in before.states.items() if n not in again)
     for name in again:  # each is decided as if the others had always been so
-        met = all(after_.states[n.job] in n.ends for n in net.jobs[name].needs)
+        met = all(after_.states[n.job] in n.ends for n in needs_of(net.units[name]))
         assert (after_.states[name] is S.NOT_RUN) == (not met)
 
 
@@ -175,7 +174,7 @@ def check_step(before: Tree, after_: Tree, event: Event) -> None:
             assert state is was  # an end stays an end
         if state is JobState.ORDERED and was is JobState.WAITING:
             assert name not in after_.held
-            needs = after_.net.jobs[name].needs
+            needs = needs_of(after_.net.units[name])
             assert all(after_.states[n.job] in n.ends for n in needs)
     whole = isinstance(event, Operated) and event.job is None and event.operation is Operation.STOP
     if whole:

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from fastapi import APIRouter, Response
 
 from futago.access import store as rows
-from futago.jobs.store import ask_operation, read_decision, run_again
+from futago.jobs.sessions import ask_operation, read_decision, run_again
 from futago.runtime.clock import S, now_at
 from futago.runtime.faults import OperatorFault
 from futago.store.commit import Connection

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 
 from futago.access import store as rows
-from futago.jobs.store import Opened, open_session
+from futago.jobs.sessions import Opened, open_session
 from futago.store.commit import Connection
 from futago.web import queries
 from futago.web.allow import SCHEMES, JobStarter, Reader
