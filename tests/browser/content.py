@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from futago.inventory.apply import apply
 from futago.inventory.definitions import parse
-from futago.jobs.store import open_session
+from futago.jobs.sessions import open_session
 from futago.store.commit import Connection, Store
 
 TEXT = """\
