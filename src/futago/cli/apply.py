@@ -42,7 +42,7 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Load definitions from YAML files: all of them, or none. The same files again change nothing."""
-    body = DefinitionFiles(files=[part for file in files for part in _read(file)])
+    body = DefinitionFiles(files=[part for file in files for part in read_files(file)])
     remote = Remote(way(servers, token_file, ca))
     path = "/apply?dry_run=true" if dry_run else "/apply"
     applied = remote.post(path, Applied, body, is_keyed=True, answer_s=APPLY_S)  # the second time changes nothing
@@ -75,14 +75,15 @@ def _wait_until_at_work(remote: Remote) -> None:
         )
 
 
-def _read(path: Path) -> list[DefinitionFile]:
+def read_files(path: Path) -> list[DefinitionFile]:
+    """Return the files that a person named: one, those of a folder, or standard input (`-`)."""
     if str(path) == "-":
         return [DefinitionFile(name="<stdin>", text=sys.stdin.read())]
     if path.is_dir():
         inside = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
         if not inside:
             raise OperatorFault(f"{path} holds no .yaml file.", hint="Name another folder.", code="apply.file")
-        return [part for p in inside for part in _read(p)]
+        return [part for p in inside for part in read_files(p)]
     try:
         return [DefinitionFile(name=str(path), text=path.read_text(encoding="utf-8"))]
     except (OSError, UnicodeDecodeError) as e:

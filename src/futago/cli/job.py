@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from futago.cli import job_tree, job_views
+from futago.cli import crontab, job_tree, job_views
 from futago.cli.remote import AsJson, Ca, Remote, Servers, TokenFile, way
 from futago.cli.tables import instant, table, took
 from futago.jobs.model import Operation
@@ -26,6 +26,7 @@ from futago.web.job_model import (
 job_app = typer.Typer(no_args_is_help=True, help="Start job nets and look at their runs.")
 for _view in (job_views.tail, job_views.search, job_views.gantt, job_views.durations):
     job_app.command()(_view)
+job_app.command("import-crontab")(crontab.import_crontab)
 
 RunNumber = Annotated[int, typer.Argument(metavar="RUN", help="The run's number.")]
 TheJob = Annotated[str, typer.Argument(help="The job.")]

@@ -437,3 +437,17 @@ class Applied(Shape):
 
     dry_run: bool
     changes: list[AppliedChange]
+
+
+class ExportedObject(Shape):
+    """One object as YAML that can be applied again."""
+
+    kind: str
+    name: str
+    text: str
+
+
+class Exported(Shape):
+    """Definitions, in the order in which they can be applied."""
+
+    objects: list[ExportedObject]

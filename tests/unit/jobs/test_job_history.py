@@ -11,7 +11,7 @@ import pytest
 from futago.inventory.apply import apply
 from futago.inventory.definitions import parse
 from futago.jobs import history
-from futago.jobs.store import start_session
+from futago.jobs.sessions import start_session
 from futago.store.commit import Connection, Store
 
 T = TypeVar("T")

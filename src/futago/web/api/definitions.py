@@ -13,12 +13,15 @@ from pydantic import ValidationError
 from futago.access import store as rows
 from futago.inventory.apply import Summary
 from futago.inventory.apply import apply as apply_definitions
-from futago.inventory.definitions import Definition, complaint, parse
+from futago.inventory.definitions import Definable, Definition, complaint, parse
+from futago.inventory.export import export as export_definitions
+from futago.inventory.model import Kind
+from futago.inventory.text import as_yaml
 from futago.runtime.faults import OperatorFault
 from futago.store.commit import Connection
-from futago.web.allow import SCHEMES, Definer
+from futago.web.allow import SCHEMES, Definer, Reader
 from futago.web.faults import HttpFault, bad_request
-from futago.web.model import Applied, AppliedChange, DefinitionFile, DefinitionFiles
+from futago.web.model import Applied, AppliedChange, DefinitionFile, DefinitionFiles, Exported, ExportedObject
 from futago.web.rooms import InRooms
 
 router = APIRouter(tags=["definitions"], dependencies=SCHEMES)
@@ -68,6 +71,34 @@ async def apply(
     except _DryRun as dry:
         summary = dry.summary
     return Applied(dry_run=dry_run, changes=_changes(summary))
+
+
+@router.get("/definitions")
+async def export(
+    rooms: InRooms,
+    who: Reader,
+    kinds: Annotated[str | None, Query(max_length=500, description="Only these, with commas between.")] = None,
+    names: Annotated[str | None, Query(max_length=10_000, description="Only these, with commas between.")] = None,
+) -> Exported:
+    """Return the definitions, each as YAML that can be applied again."""
+    unknown = [k for k in _words(kinds) if k not in set(Kind)]
+    if unknown:
+        raise bad_request(f"There is no kind `{unknown[0]}`; kinds are {', '.join(Kind)}.")
+    chosen, named = [Kind(k) for k in _words(kinds)], _words(names)
+
+    async def work(conn: Connection) -> list[tuple[Kind, Definable]]:
+        return await export_definitions(conn, kinds=chosen, names=named)
+
+    found = await rooms.serving.require().store.read(work, name="web.export", deadline_s=APPLY_S_MAX)
+    texts = await asyncio.to_thread(lambda: [as_yaml([one]) for one in found])
+    objects = [
+        ExportedObject(kind=str(kind), name=one.name, text=text) for (kind, one), text in zip(found, texts, strict=True)
+    ]
+    return Exported(objects=objects)
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
 async def _files(request: Request, name: str) -> list[DefinitionFile]:
