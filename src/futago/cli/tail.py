@@ -23,7 +23,7 @@ from futago.setup import paths, settings
 LOOK_S = 0.2
 # As a superuser: the gate does not close to it, and on a standby nothing else is let in.
 _DATABASE = f"host={paths.PG_SOCKET_DIR} port={paths.PORT_POSTGRES} dbname=futago user=postgres"
-_KINDS = {Protocol.SNMP_UDP: "snmptrap"}
+_KINDS = {Protocol.SNMP_UDP: "snmptrap", Protocol.CUSTOM_TRAP: "customtrap"}
 
 
 def tail(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from futago.intake import mib_store, syslog
+from futago.intake import mib_store, notices, syslog
 from futago.intake import store as rows
 from futago.intake.addresses import address_text
 from futago.intake.following import Following
@@ -32,7 +32,7 @@ from futago.intake.reader import JournalReader, Read
 from futago.intake.rules import Match
 from futago.intake.store import Event
 from futago.intake.suppress import Repeats, Said, Summary
-from futago.intake.telling import tell
+from futago.intake.telling import host_named, tell
 from futago.intake.traps import TrapCounters, TrapReader
 from futago.runtime.clock import S, now_utc
 from futago.runtime.engine import EngineContext
@@ -51,6 +51,7 @@ PRUNE_EVERY_S = 5.0
 AGAIN_S = 0.2
 COMMIT_S = 10.0
 PRUNE_S = 2.0
+NOTICES = "receiver"  # stands for the monitor of what receivers say of themselves
 EVENT_DETAIL_CHARS_MAX = 2000
 
 
@@ -287,6 +288,9 @@ class ConsumeEngine:
         return copies_of(records, shift_ns=shift_ns, trap_content=self._traps.content)
 
     def _take_effect(self, record: Record, wall_ahead_ns: int, shift_ns: int, batch: _Batch) -> None:
+        if record.protocol == Protocol.NOTICE:
+            batch.events += _notice(record, wall_ahead_ns)
+            return
         told = tell(record, self._traps)
         kind, text = told.kind, told.text
         rules, is_kept = self.following.rules.get(kind), self._options.current.messages.keep == "all"
@@ -333,7 +337,7 @@ class ConsumeEngine:
         host = inventory.hosts.get(address)
         is_foreign = (host is None or host not in inventory.registered) and bool(inventory.registered)
         if is_foreign and record.protocol != Protocol.SNMP_UDP:
-            named = syslog.host_named(record.data)
+            named = host_named(record)
             for name in (named, named.partition(".")[0]):
                 if name in inventory.registered:
                     return name
@@ -417,6 +421,15 @@ class ConsumeEngine:
                     await reader.readline()
                 finally:
                     writer.close()
+
+
+def _notice(record: Record, wall_ahead_ns: int) -> list[Event]:
+    """Return what a receiver says of itself."""
+    notice = notices.read(record.data)
+    if notice is None:
+        return []
+    at_ns, said = record.time_ns + wall_ahead_ns, notice.message
+    return [Event(at_ns, notice.priority, NOTICES, notice.member, said, {**notice.detail}, ())]
 
 
 def _summary(ended: Summary) -> Event:

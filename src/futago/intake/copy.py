@@ -14,6 +14,7 @@ from futago.intake.writer import Batch, JournalWriter
 from futago.runtime.faults import RemoteProtocolFault
 
 INTERVAL_S = 0.01  # between syncs of the copy
+REMEMBERED = frozenset({int(Protocol.SNMP_UDP), int(Protocol.CUSTOM_TRAP)})  # their repetitions are known by them
 ROOM_BYTES = 16 << 20  # more than that waits for the disk: do not take more from the network
 
 
@@ -31,7 +32,7 @@ class JournalCopy:
         self._flow = asyncio.Event()
         self._handed = dict(last)
         self.last = dict(last)  # incarnation -> last durable sequence
-        # Told of the SNMP notifications that were taken, with their incarnation.
+        # Told of the notifications and custom traps that were taken, with their incarnation.
         self.on_notifications: Callable[[str, list[Record]], None] = lambda incarnation, records: None
         self.writer = JournalWriter(root, on_synced=self._tell, interval_s=INTERVAL_S)
 
@@ -60,7 +61,7 @@ class JournalCopy:
         Raises:
             RemoteProtocolFault: they do not pass their check.
         """
-        found = walk(message.data, choose=Protocol.SNMP_UDP)
+        found = walk(message.data, choose=REMEMBERED)
         if found.end != len(message.data) or not found.first or found.last != message.last:
             raise RemoteProtocolFault("records that do not pass their check")
         known = self._handed.get(message.incarnation.id, 0)

@@ -20,7 +20,7 @@ from futago.runtime.engine import EngineContext
 from futago.runtime.faults import Corrupt, OperatorFault, WorldFault
 from futago.store.commit import Connection
 
-KINDS = ("syslog", "snmptrap")
+KINDS = ("syslog", "snmptrap", "customtrap")
 STORE_S = 60.0  # a compiled set of ten thousand patterns has some ten megabytes, which the standby gets, too
 
 

@@ -26,6 +26,8 @@ from futago.runtime.faults import Corrupt
 
 KEEP_S = 3600.0  # consumed segments stay this long ...
 KEEP_BYTES = 1 << 30  # ... unless they are more than this
+FREE_BYTES_MIN = 512 << 20  # left to the others on the disk ...
+FREE_SHARE_MIN = 0.05  # ... or this share of it, whichever is less
 TOMBSTONES_MAX = 64  # emptied incarnations that are still remembered
 _FOLDER = re.compile(r"(\d{6,})-([0-9a-f]{16})\Z")
 _SEGMENT = re.compile(r"(\d{20})\.seg\Z")
@@ -283,3 +285,12 @@ def tail(root: Path, *, bytes_max: int) -> tuple[str, list[Record]]:
         data = file.read(bytes_max)
     start = 0 if size - bytes_max <= SEGMENT_HEAD_BYTES else resume(data, 0, after=0)
     return known[-1].id, scan(data, start).records if start is not None else []
+
+
+def is_disk_short(root: Path) -> bool:
+    """Return whether the disk of a journal has so little left that others need it."""
+    while not root.exists():
+        root = root.parent
+    disk = os.statvfs(root)
+    free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    return free < min(FREE_BYTES_MIN, FREE_SHARE_MIN * size)

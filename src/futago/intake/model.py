@@ -35,6 +35,8 @@ class Protocol(enum.IntEnum):
     SNMP_UDP = 3
     SYSLOG_TLS = 4
     SYSLOG_RELP = 5
+    CUSTOM_TRAP = 6  # by HTTP: a Trap (custom_traps.py)
+    NOTICE = 7  # written by the receiver itself: a Notice (notices.py)
 
 
 class Flag(enum.IntFlag):

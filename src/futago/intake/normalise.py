@@ -1,6 +1,7 @@
 """What makes two received copies the same message: a hash of source and content. Pure.
 
-The key is (kind of protocol, source address, content). Syslog over UDP and TCP is one kind: the content decides.
+The key is (kind of protocol, source address, content). Syslog over UDP and TCP is one kind: the content decides. What
+holds a key of its own, as custom traps do, is known by its content alone.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ def copies_of(records: Sequence[Record], *, shift_ns: int, trap_content: Callabl
             hashed = content_hash(_SNMP)
             hashed.update(record.source + trap_content(data))
             are_dated.append(False)
+        elif record.protocol in _BY_CONTENT:
+            hashed = content_hash(_OTHER)
+            hashed.update(data)
+            are_dated.append(True)
         else:
             hashed = content_hash(_SYSLOG)
             hashed.update(record.source + data.rstrip(b"\r\n\0"))
@@ -43,5 +48,6 @@ def copies_of(records: Sequence[Record], *, shift_ns: int, trap_content: Callabl
 
 
 # A copy of a hash that was begun costs half of a new one.
-_SNMP, _SYSLOG = (blake2b(digest_size=8, person=person) for person in (b"snmp", b"syslog"))
+_SNMP, _SYSLOG, _OTHER = (blake2b(digest_size=8, person=person) for person in (b"snmp", b"syslog", b"other"))
+_BY_CONTENT = frozenset({int(Protocol.CUSTOM_TRAP), int(Protocol.NOTICE)})  # with a key, or a member's name, inside
 _hash_of = type(_SNMP).copy

@@ -18,9 +18,12 @@ import msgspec
 
 from futago.intake.consumed import Consumed
 from futago.intake.copy import JournalCopy
-from futago.intake.journal import Repaired, new_incarnation, prune, repair, tail
+from futago.intake.custom_traps import CustomTrapDesk
+from futago.intake.journal import Repaired, is_disk_short, new_incarnation, prune, repair, tail
 from futago.intake.listen import Addresses, Counters, TcpSyslog, Turns, UdpPort, tcp_socket
-from futago.intake.model import Mark, Protocol, Record
+from futago.intake.local import LINE_BYTES_MAX, LocalDoor
+from futago.intake.model import NO_SOURCE, Mark, Protocol, Record
+from futago.intake.notices import Notice, Notices
 from futago.intake.options import OPTIONS, OptionsWatch
 from futago.intake.own import OwnJournal
 from futago.intake.relp_server import RelpConnection, RelpDesk
@@ -44,8 +47,6 @@ OPTIONS_S = 1.0
 UNSERVED_S = 10.0  # ports that could not be opened are tried again, and certificates looked at
 INFORMS_TAIL_BYTES = 16 << 20  # of the own journal is read at the start, for INFORMs that will be repeated
 JOURNAL_BYTES_MAX = 16 << 30  # both journals together
-FREE_BYTES_MIN = 512 << 20  # left to the others on the disk ...
-FREE_SHARE_MIN = 0.05  # ... or this share of it, whichever is less
 NICE = -15
 EXIT_SETTINGS = 2
 
@@ -96,6 +97,7 @@ class Receiver:
         self._servers: list[asyncio.Server] = []
         self._unbound: list[str] = []
         self._is_paused = False
+        self._notices = Notices(config.me)
         self._journal_bytes = 0
         self._role = RoleWatch(config.controller)
         self.options = OptionsWatch(config.options)
@@ -115,6 +117,8 @@ class Receiver:
             await self._listen()
             self.journal.mark(Mark(wall_ahead_ns=self.journal.clock.wall_ahead_ns()), self.journal.clock.now_ns())
             service.notify_ready(f"incarnation {self.journal.incarnation.id}")
+            if self.repaired.damaged:
+                self._note(self._notices.damaged(self.repaired.damaged), self.journal.clock.now_ns())
             self._log.event("receiver.started", incarnation=self.journal.incarnation.id, unbound=self._unbound)
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one) for one in self._loops()]
@@ -172,8 +176,16 @@ class Receiver:
             durable=self.safe_sequence,
         )
         self.informs.note(recent, incarnation=incarnation, is_own=True)
-        self.copy.on_notifications = lambda other, records: self.informs.note(records, incarnation=other, is_own=False)
+        self.traps = CustomTrapDesk(
+            journal=self.journal, addresses=self._addresses, has_copy=self.copy.has, durable=self.safe_sequence
+        )
+        self.traps.note(recent, incarnation=incarnation, is_own=True)
+        self.copy.on_notifications = self._copied
         self.upstream.on_acked = self._release
+
+    def _copied(self, incarnation: str, records: list[Record]) -> None:
+        self.informs.note(records, incarnation=incarnation, is_own=False)
+        self.traps.note(records, incarnation=incarnation, is_own=False)
 
     def _synced(self) -> None:
         self.upstream.synced()
@@ -182,6 +194,7 @@ class Receiver:
     def _release(self) -> None:
         self.informs.release()
         self.relp.release()
+        self.traps.release()
 
     def safe_sequence(self) -> int:
         """Return our last sequence that is where it must be before its sender may be told: on both disks; on this one
@@ -246,7 +259,8 @@ class Receiver:
         self.journal_port: int = sync.sockets[0].getsockname()[1]
         config.socket.parent.mkdir(parents=True, exist_ok=True)
         config.socket.unlink(missing_ok=True)
-        local = await asyncio.start_unix_server(self._local, str(config.socket), limit=1 << 20)
+        door = LocalDoor(status=self.status, consumed=self.consumed, traps=self.traps)
+        local = await asyncio.start_unix_server(door.serve, str(config.socket), limit=LINE_BYTES_MAX)
         os.chmod(config.socket, 0o660)
         self._servers.append(local)
 
@@ -322,6 +336,25 @@ class Receiver:
                 ),
                 now_ns,
             )
+            self._tell(now_ns)
+
+    def _tell(self, now_ns: int) -> None:
+        """Note in the journal what people should know of this receiver."""
+        drops = sum(u.kernel_drops() for u in self._udp)
+        congestion = self._congestion() if self._is_paused else None
+        unbound = (*self._unbound, *self._option_servers.faults)
+        for notice in self._notices.look(now_ns, drops=drops, congestion=congestion, unbound=unbound):
+            self._note(notice, now_ns)
+
+    def _congestion(self) -> str:
+        if self.journal.is_disk_short:
+            return "the disk is full, or the journals have reached their limit"
+        return self.journal.writer.fault or "the disk does not keep up"
+
+    def _note(self, notice: Notice, now_ns: int) -> None:
+        data = msgspec.json.encode(notice)
+        self.journal.add(data, protocol=Protocol.NOTICE, source=NO_SOURCE, port=0, time_ns=now_ns)
+        self.journal.hand()
 
     async def _keep_house(self) -> None:
         while True:
@@ -331,34 +364,11 @@ class Receiver:
 
     def _prune(self) -> None:
         config = self._config
-        is_short = _is_short(config.own_root) or self._journal_bytes > JOURNAL_BYTES_MAX
+        is_short = is_disk_short(config.own_root) or self._journal_bytes > JOURNAL_BYTES_MAX
         own = prune(config.own_root, self.consumed.of(config.me), is_short=is_short)
         other = prune(config.copy_root, self.consumed.of_others(), is_short=is_short)
         self._journal_bytes = own + other
-        self.journal.is_disk_short = _is_short(config.own_root) or self._journal_bytes > JOURNAL_BYTES_MAX
-
-    async def _local(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the programs of this machine: one JSON request a line."""
-        try:
-            while line := await reader.readline():
-                writer.write(msgspec.json.encode(self._answer(line)) + b"\n")
-                await writer.drain()
-        except (OSError, ValueError):
-            pass  # the other program went away, or sent a line that is far too long
-        finally:
-            writer.close()
-
-    def _answer(self, line: bytes) -> dict[str, object]:
-        try:
-            request = msgspec.json.decode(line, type=_Request)
-        except msgspec.MsgspecError as e:
-            return {"ok": False, "error": f"not a request: {e}", "hint": 'Send {"op":"status"}.'}
-        if request.op == "status":
-            return {"ok": True, **self.status()}
-        if request.op == "prune":
-            self.consumed.learn(request.positions)
-            return {"ok": True}
-        return {"ok": False, "error": f"unknown op {request.op}", "hint": "There are: status, prune."}
+        self.journal.is_disk_short = is_disk_short(config.own_root) or self._journal_bytes > JOURNAL_BYTES_MAX
 
     def status(self) -> dict[str, object]:
         """Return what `futago status` needs (docs/internals/intake.md)."""
@@ -393,6 +403,8 @@ class Receiver:
                 "damaged": self.repaired.damaged,
                 "sync_refused": self.downstream.refused,
                 "snmp_v3_lost": self.informs.usm.lost,
+                "custom_traps": self.traps.recorded,
+                "custom_traps_repeated": self.traps.repeated,
             },
         }
 
@@ -418,19 +430,6 @@ class Receiver:
         self.journal.writer.close()
         self.copy.close()
         self._config.socket.unlink(missing_ok=True)
-
-
-class _Request(msgspec.Struct, frozen=True):
-    op: str
-    positions: dict[str, dict[str, int]] = {}
-
-
-def _is_short(root: Path) -> bool:
-    while not root.exists():
-        root = root.parent
-    disk = os.statvfs(root)
-    free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
-    return free < min(FREE_BYTES_MIN, FREE_SHARE_MIN * size)
 
 
 def config_of(settings: settings_file.Settings) -> ReceiverConfig:

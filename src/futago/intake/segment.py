@@ -13,7 +13,7 @@ caller to say, who knows whether more may come. `resume` finds the next sound re
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 from zlib import crc32
@@ -136,8 +136,8 @@ class Walk(NamedTuple):
     chosen: list[Record]
 
 
-def walk(buffer: bytes, *, after: int = 0, through: int | None = None, choose: int | None = None) -> Walk:
-    """Check the records of `buffer` as `scan` does, for a third of its cost. `choose`: build those of this protocol."""
+def walk(buffer: bytes, *, after: int = 0, through: int | None = None, choose: Set[int] = frozenset()) -> Walk:
+    """Check the records of `buffer` as `scan` does, for a third of its cost. `choose`: build those of these protocols."""
     unpack, check = _RECORD_NUMBERS.unpack_from, crc32
     chosen: list[Record] = []
     offset, size, first = 0, len(buffer), 0
@@ -152,7 +152,7 @@ def walk(buffer: bytes, *, after: int = 0, through: int | None = None, choose: i
             return Walk(first, after, offset, True, chosen)
         if through is not None and sequence > through:
             break
-        if protocol == choose:
+        if protocol in choose:
             chosen += scan(buffer[offset:end]).records
         first = first or sequence
         after, offset = sequence, end

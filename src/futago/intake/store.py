@@ -223,7 +223,7 @@ async def load_monitors(conn: Connection) -> list[MessageMonitor]:
     """Return the enabled message monitors."""
     found = await conn.execute(
         "SELECT monitor_name, kind, scope_name, spec FROM monitor"
-        " WHERE kind IN ('syslog', 'snmptrap') AND is_enabled ORDER BY monitor_name"
+        " WHERE kind IN ('syslog', 'snmptrap', 'customtrap') AND is_enabled ORDER BY monitor_name"
     )
     return [_monitor(*row) for row in await found.fetchall()]
 

@@ -107,7 +107,7 @@ class Watch:
                 with contextlib.suppress(msgspec.MsgspecError):
                     mark = msgspec.msgpack.decode(record.data, type=Mark)
                     timelines.learn(member, zero_ns, merger.other(member), mark)
-        messages = [record for record in records if record.protocol != Protocol.CONTROL]
+        messages = [record for record in records if record.protocol not in (Protocol.CONTROL, Protocol.NOTICE)]
         shift_ns, ahead_ns = timelines.shift(member, zero_ns), timelines.wall_ahead(member, zero_ns)
         effects = merger.feed(member, copies_of(messages, shift_ns=shift_ns, trap_content=self._traps.content))
         if records:

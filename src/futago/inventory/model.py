@@ -247,6 +247,16 @@ class SnmptrapMonitor(_Monitor):
     patterns: list[FieldPattern] = Field(min_length=1, max_length=1000)
 
 
+class CustomtrapMonitor(_Monitor):
+    """Ordered patterns over custom traps, which programs send by HTTP: the message, and name=value of each field."""
+
+    check: Literal["customtrap"]
+    keep: bool = False  # received messages that match, for search
+    patterns: list[FieldPattern] = Field(min_length=1, max_length=1000)
+
+
 PollingMonitor = Annotated[PingMonitor | TcpMonitor, Field(discriminator="check")]
-MessageMonitor = Annotated[SyslogMonitor | SnmptrapMonitor, Field(discriminator="check")]
-Monitor = Annotated[PingMonitor | TcpMonitor | SyslogMonitor | SnmptrapMonitor, Field(discriminator="check")]
+MessageMonitor = Annotated[SyslogMonitor | SnmptrapMonitor | CustomtrapMonitor, Field(discriminator="check")]
+Monitor = Annotated[
+    PingMonitor | TcpMonitor | SyslogMonitor | SnmptrapMonitor | CustomtrapMonitor, Field(discriminator="check")
+]

@@ -42,6 +42,7 @@ from futago.web.api import (
     pair,
     people,
     schedules,
+    traps,
 )
 from futago.web.controller_link import ControllerLink
 from futago.web.guard import Guard
@@ -90,7 +91,7 @@ def make_app(rooms: Rooms) -> FastAPI:
     for room in (people, pair):
         api.include_router(room.open_router)
     told = (hosts, events, messages, monitoring)
-    for room in (people, pair, orders, *told, jobs, job_history, job_operations, schedules, definitions, mibs):
+    for room in (people, pair, orders, *told, jobs, job_history, job_operations, schedules, definitions, mibs, traps):
         api.include_router(room.router)
     app.include_router(api)
     for page in (login, pair_orders, overview, messages_page, language):

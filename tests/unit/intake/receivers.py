@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from futago.intake.model import Record
+from futago.intake.model import Protocol, Record
 from futago.intake.reader import JournalReader
 from futago.setup.authority import Holder, make_authority, make_key, make_request, sign_request
 
@@ -149,8 +149,8 @@ def everything(root: Path) -> list[Record]:
 
 
 def messages(root: Path) -> list[Record]:
-    """Return what a journal holds, without the receiver's own marks."""
-    return [r for r in everything(root) if r.protocol]
+    """Return what a journal holds, without what the receiver says of itself."""
+    return [r for r in everything(root) if r.protocol not in (Protocol.CONTROL, Protocol.NOTICE)]
 
 
 def make_pair(tmp: Path, pki: Path) -> tuple[ReceiverProcess, ReceiverProcess]:
