@@ -5,7 +5,7 @@
 #   make test            everything: check, unit tests, simulation, the lab's real faults
 #   make test-long       half an hour of longer stories in the lab
 #   make check           style, types, floors between the columns; quick, needs no root
-#   make bench           figures of the parts;  make bench-failover: outage of each failure;  make bench-jobs: job control; one JSON object a line
+#   make bench           figures of the parts;  make bench-failover: outage of each failure;  make bench-jobs: job control;  make bench-intake: messages, and peers; one JSON object a line
 #   make faults          every failure pattern in turn, one JSON object a line
 #   make clean           remove what make made
 
@@ -100,13 +100,26 @@ demo: $(READY)
 
 .PHONY: bench
 bench: $(READY)
-	@for bench in $(filter-out tests/bench/failover.py tests/bench/faults.py tests/bench/calm.py $(wildcard tests/bench/jobs*.py),$(wildcard tests/bench/*.py)); do
+	@for bench in $(filter-out tests/bench/failover.py tests/bench/faults.py tests/bench/calm.py tests/bench/intake_switch.py tests/bench/intake_senders.py $(wildcard tests/bench/jobs*.py),$(wildcard tests/bench/*.py)); do
 	    $(BIN)/python $$bench
 	done
 
 .PHONY: bench-failover
 bench-failover: $(READY)
 	@$(BIN)/python tests/bench/failover.py $(ARGS)
+
+# The figures of receiving and processing messages, and the peers on the same machine. The last one is a lab with 30 switches;
+# SWITCHES=0 leaves it out.
+SWITCHES := 30
+.PHONY: bench-intake
+bench-intake: $(READY)
+	@$(BIN)/python tests/bench/intake_receive.py
+	$(BIN)/python tests/bench/intake_process.py
+	$(BIN)/python tests/bench/intake.py --rate 1000 --seconds 20
+	$(BIN)/python tests/bench/intake_rules.py
+	$(BIN)/python tests/bench/intake_search.py
+	$(BIN)/python tests/bench/intake_peers.py
+	if [ "$(SWITCHES)" != 0 ]; then $(BIN)/python tests/bench/intake_switch.py --switches $(SWITCHES); fi
 
 .PHONY: bench-jobs
 bench-jobs: $(READY)

@@ -121,13 +121,7 @@ def measured(load: Load, conninfo: str) -> dict[str, float]:
         conn.execute("TRUNCATE event, intake_position, intake_unmatched CASCADE")
         conn.execute("UPDATE intake_state SET revision = 0, state = ''")
         conn.execute("DELETE FROM monitor")
-        rules = patterns(load.rules, r"matching SEQ=(?P<seq>\d+)")
-        for n in range(0, load.rules, 100):
-            spec = {"name": f"m{n}", "check": kind, "scope": "*", "patterns": rules[n : n + 100], "notify": []}
-            conn.execute(
-                "INSERT INTO monitor (monitor_name, kind, spec, scope_name) VALUES (%s, %s, %s::jsonb, '*')",
-                (f"m{n}", kind, msgspec.json.encode(spec).decode()),
-            )
+        set_rules(conn, load.rules, kind)
     with tempfile.TemporaryDirectory() as tmp:
         root = Path(tmp)
         journals = fill(root, load)
@@ -140,6 +134,17 @@ def measured(load: Load, conninfo: str) -> dict[str, float]:
             program.wait()
             for journal in journals:
                 journal.close()
+
+
+def set_rules(conn: psycopg.Connection, count: int, kind: str) -> None:
+    """Define so many patterns, a hundred a monitor."""
+    rules = patterns(count, r"matching SEQ=(?P<seq>\d+)")
+    for n in range(0, count, 100):
+        spec = {"name": f"m{n}", "check": kind, "scope": "*", "patterns": rules[n : n + 100], "notify": []}
+        conn.execute(
+            "INSERT INTO monitor (monitor_name, kind, spec, scope_name) VALUES (%s, %s, %s::jsonb, '*')",
+            (f"m{n}", kind, msgspec.json.encode(spec).decode()),
+        )
 
 
 def clocked(load: Load, conninfo: str, last: dict[str, int], program: subprocess.Popen[bytes]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from futago.intake.patterns import Automata, compile_all
 from futago.runtime.faults import OperatorFault, Refused, Unknown
 
 COMPILE_S_MAX = 600.0
-NICER = 10
+NICER = 5
 _REFUSED = 2  # exit code: a pattern is not one
 
 

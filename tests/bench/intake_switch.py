@@ -1,0 +1,141 @@
+"""Switches under a flood of messages: `python tests/bench/intake_switch.py`, one JSON object a figure.
+
+A sender outside the pair gives every message to both members, 10,000 a second, by UDP; every `--match-every`-th is to become
+an event. Meanwhile the service is switched: power cuts, planned switchovers, PostgreSQL killed, the whole machine hung, and
+the manager and the receiver of the primary killed. Afterwards the events are held against what the sender counted:
+
+    intake.switch.lost    sent, and no event
+    intake.switch.twice   more than one event
+
+Exit code 1 if either is not 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lab"))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from api import Api
+from intake_receive import say as figure
+from jobs_switch import KINDS, kill
+from senders import MEMBERS, end
+
+from futago.lab.lab import Lab
+from futago.lab.pair import apply, form_pair, wait_protected
+from futago.lab.progress import say
+
+HERE = Path(__file__).resolve().parent
+SENDER = "/opt/lab/flood.py"
+KINDS_HERE = {**KINDS, "receiver-kill": kill("receiver")}
+MONITOR = r"""
+kind: Monitor
+name: flood
+check: syslog
+scope: "*"
+patterns: [{match: 'matching SEQ=(?P<seq>\d+)', priority: info, message: "{seq}"}]
+"""
+# Runs on the sending host: the bench's own messages, to both members. What it counts is what it handed to both sockets.
+FLOOD = """
+import signal, socket, sys, time
+import intake_senders
+targets, rate, every = sys.argv[1].split(","), int(sys.argv[2]), int(sys.argv[3])
+made = intake_senders.Messages(match_every=every)
+sends = [intake_senders.udp((target, 514)) for target in targets]
+is_over = False
+def over(*_):
+    global is_over
+    is_over = True
+signal.signal(signal.SIGTERM, over)
+began, sent = time.monotonic(), 0
+while not is_over:
+    due = int((time.monotonic() - began) * rate) - sent
+    if due < intake_senders.BATCH:
+        time.sleep(0.001)
+        continue
+    batch = made.take(intake_senders.BATCH)
+    for send in sends:
+        try:
+            send(batch)
+        except OSError:  # that member's port is closed just now: the other has it
+            pass
+    sent += len(batch)
+print(sent, time.monotonic() - began, flush=True)
+"""
+
+
+def flood(lab: Lab, rate: int, every: int) -> subprocess.Popen[bytes]:
+    """Begin to send."""
+    host = lab.host("dev1")
+    host.write("/opt/lab/intake_senders.py", (HERE / "intake_senders.py").read_text(encoding="utf-8"))
+    host.write(SENDER, FLOOD)
+    return host.start(["python3", SENDER, ",".join(MEMBERS), str(rate), str(every)], stdout=subprocess.PIPE)
+
+
+def switch_all(lab: Lab, count: int, kinds: list[str]) -> None:
+    for i in range(count):
+        kind = kinds[i % len(kinds)]
+        wait_protected(lab, deadline_s=240)
+        time.sleep(1)
+        KINDS_HERE[kind](lab)
+        say(f"  switch {i + 1}/{count}: {kind}")
+        time.sleep(3)
+    wait_protected(lab, deadline_s=240)
+
+
+def measured(lab: Lab, api: Api, *, rate: int, every: int, switches: int, kinds: list[str]) -> bool:
+    """Switch under load; say the figures and return whether they are as they must be."""
+    apply(lab, MONITOR)
+    while not api.ask("/rules")["at_work"]:
+        time.sleep(0.2)
+    sender = flood(lab, rate, every)
+    switch_all(lab, switches, kinds)
+    end(sender)
+    assert sender.stdout is not None
+    sent, took = sender.stdout.read().split()
+    expected = len(range(0, int(sent), every))
+    api.wait_for_events(monitor="flood", count=expected, deadline_s=180)
+    time.sleep(5)  # a second copy would come now
+    seen = Counter(int(event["message"]) for event in api.event_messages(monitor="flood"))
+    wanted = set(range(0, int(sent), every))
+    lost, twice = wanted - seen.keys(), [n for n, count in seen.items() if count > 1]
+    common = {
+        "switches": switches,
+        "kinds": kinds,
+        "sent": int(sent),
+        "per_s": round(int(sent) / float(took)),
+        "match_every": every,
+    }
+    figure("intake.switch.lost", len(lost), **common, checked=len(wanted), examples=sorted(lost)[:5])
+    figure("intake.switch.twice", len(twice), **common, checked=len(wanted), examples=sorted(twice)[:5])
+    return not lost and not twice
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rate", type=int, default=10_000)
+    parser.add_argument("--switches", type=int, default=30)
+    parser.add_argument("--match-every", type=int, default=20)
+    parser.add_argument("--kinds", default=",".join(KINDS_HERE))
+    args = parser.parse_args()
+    lab = Lab(f"i{os.getpid()}")
+    try:
+        lab.up(owner_pid=os.getpid(), say=say)
+        form_pair(lab, say=say)
+        wait_protected(lab, deadline_s=240)
+        kinds = args.kinds.split(",")
+        is_good = measured(lab, Api(lab), rate=args.rate, every=args.match_every, switches=args.switches, kinds=kinds)
+    finally:
+        lab.down(say=say)
+    return 0 if is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
