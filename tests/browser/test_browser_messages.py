@@ -32,9 +32,9 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal
 
 
 async def test_messages_are_searched_and_watched_through_a_power_cut(
-    browser: Browser,
-    pair: Twins,
-    journal: Journal,  # noqa: F811
+    browser: Browser,  # noqa: F811
+    pair: Twins,  # noqa: F811
+    journal: Journal,
 ) -> None:
     now = datetime.now(UTC)
 
