@@ -504,10 +504,15 @@ async def test_moves_from_a_state_that_is_gone_write_nothing(world: World) -> No
     assert await world.states(session) == {"a": "waiting", "b": "waiting"}
 
 
-async def operate(world: World, session: int, operation: str, job: str = "") -> str:
+async def operate(
+    world: World, session: int, operation: str, job: str = "", *, status: str = "", value: int | None = None
+) -> str:
     """Ask for it, and return the refusal: empty if it was done."""
     asked = await world.store.commit(
-        lambda c: sessions.ask_operation(c, session, Operation(operation), job=job, asked_by="admin"), name="test.ask"
+        lambda c: sessions.ask_operation(
+            c, session, Operation(operation), job=job, asked_by="admin", status=status, value=value
+        ),
+        name="test.ask",
     )
     for _ in range(100):
         decision = await world.store.read(lambda c: sessions.read_decision(c, asked), name="test.decision")
