@@ -8,15 +8,14 @@ from urllib.parse import quote
 
 import typer
 
-from futago.cli import crontab, job_tree, job_views
+from futago.cli import crontab, job_operations, job_tree, job_views
 from futago.cli.remote import AsJson, Ca, Remote, Servers, TokenFile, way
 from futago.cli.tables import instant, table, took
-from futago.jobs.model import Operation
+from futago.runtime.faults import OperatorFault
 from futago.web.job_model import (
-    AskedOperation,
     AskedRerun,
+    AskedStart,
     JobNets,
-    OperationDone,
     RunsAgain,
     SessionDetail,
     Sessions,
@@ -27,11 +26,11 @@ job_app = typer.Typer(no_args_is_help=True, help="Start job nets and look at the
 for _view in (job_views.tail, job_views.search, job_views.gantt, job_views.durations):
     job_app.command()(_view)
 job_app.command("import-crontab")(crontab.import_crontab)
+for _verb in job_operations.VERBS:
+    job_app.command()(_verb)
 
 RunNumber = Annotated[int, typer.Argument(metavar="RUN", help="The run's number.")]
-TheJob = Annotated[str, typer.Argument(help="The job.")]
 RerunFrom = Annotated[str | None, typer.Argument(help="Begin with this job; not named: with all that failed.")]
-AnyJob = Annotated[str | None, typer.Argument(help="The job; not named: everything in the run.")]
 LOOK_S = 1.0
 OPEN_STATES = {"starting", "running"}
 EXIT_OF_STATE = {"normal": 0, "warning": 0, "unknown": 3}  # anything else: 1
@@ -52,6 +51,9 @@ def nets(servers: Servers = None, token_file: TokenFile = None, ca: Ca = None, a
 def run(
     net: Annotated[str, typer.Argument(help="The job net.")],
     *,
+    given: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the net. May be repeated.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its end; exit 0 only if it is normal.")] = False,
     deadline: Annotated[float, typer.Option(help="With --wait: give up waiting after so many seconds.")] = 86400,
     servers: Servers = None,
@@ -61,11 +63,24 @@ def run(
 ) -> None:
     """Start a job net. A repetition inside (a switch in between) never starts a second run."""
     remote = Remote(way(servers, token_file, ca))
-    started = remote.post(f"/job-nets/{quote(net, safe='')}/runs", Started, is_keyed=True)
+    asked = AskedStart(parameters=_parameters(given or []))
+    started = remote.post(f"/job-nets/{quote(net, safe='')}/runs", Started, asked, is_keyed=True)
     if not wait:
         print(started.model_dump_json() if as_json else f"run {started.session_id} of {net} has begun")
         return
     raise typer.Exit(_show(_awaited(remote, started.session_id, deadline), as_json=as_json))
+
+
+def _parameters(given: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    wrong = next((name for name, equals, _ in pairs if not equals), None)
+    if wrong is not None:
+        raise OperatorFault(
+            f"`{wrong}` gives no value to a parameter.",
+            hint="Write such as --set DAY=2026-12-31.",
+            code="cli.parameter",
+        )
+    return {name: value for name, _, value in pairs}
 
 
 def _awaited(remote: Remote, session_id: int, deadline_s: float) -> SessionDetail:
@@ -145,72 +160,6 @@ def rerun(
     remote = Remote(way(servers, token_file, ca))
     again = remote.post(f"/runs/{run_number}/rerun", RunsAgain, AskedRerun(job=job))
     print(again.model_dump_json() if as_json else f"run {run_number} has begun again with {', '.join(again.jobs)}")
-
-
-def _operate(remote: Remote, session_id: int, operation: Operation, job: str | None, *, as_json: bool) -> None:
-    asked = AskedOperation(operation=operation, job=job)
-    done = remote.post(f"/runs/{session_id}/operations", OperationDone, asked)
-    if as_json:
-        print(done.model_dump_json())
-        return
-    what = f"{operation} {f'`{job}`' if job else 'everything'} of run {session_id}"
-    print(f"{what}: done" if done.is_decided else f"{what}: asked for; the pair decides it when it serves again")
-
-
-@job_app.command()
-def hold(
-    run_number: RunNumber,
-    job: TheJob,
-    *,
-    servers: Servers = None,
-    token_file: TokenFile = None,
-    ca: Ca = None,
-    as_json: AsJson = False,
-) -> None:
-    """Keep a waiting job from starting until it is released."""
-    _operate(Remote(way(servers, token_file, ca)), run_number, Operation.HOLD, job, as_json=as_json)
-
-
-@job_app.command()
-def release(
-    run_number: RunNumber,
-    job: TheJob,
-    *,
-    servers: Servers = None,
-    token_file: TokenFile = None,
-    ca: Ca = None,
-    as_json: AsJson = False,
-) -> None:
-    """Let a held job start when what it waits for has come."""
-    _operate(Remote(way(servers, token_file, ca)), run_number, Operation.RELEASE, job, as_json=as_json)
-
-
-@job_app.command()
-def skip(
-    run_number: RunNumber,
-    job: TheJob,
-    *,
-    servers: Servers = None,
-    token_file: TokenFile = None,
-    ca: Ca = None,
-    as_json: AsJson = False,
-) -> None:
-    """Leave a waiting job out, as if it had succeeded."""
-    _operate(Remote(way(servers, token_file, ca)), run_number, Operation.SKIP, job, as_json=as_json)
-
-
-@job_app.command()
-def stop(
-    run_number: RunNumber,
-    job: AnyJob = None,
-    *,
-    servers: Servers = None,
-    token_file: TokenFile = None,
-    ca: Ca = None,
-    as_json: AsJson = False,
-) -> None:
-    """Stop a job, or everything in a run: what waits is not run; what runs gets SIGTERM, and SIGKILL ten seconds later."""
-    _operate(Remote(way(servers, token_file, ca)), run_number, Operation.STOP, job, as_json=as_json)
 
 
 def _show(found: SessionDetail, *, as_json: bool) -> int:

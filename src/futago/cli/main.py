@@ -60,6 +60,7 @@ VERBS = {
     "apply": Verb("futago.cli.apply", "apply", "Load definitions from YAML files, all or nothing."),
     "export": Verb("futago.cli.export", "export", "Print the definitions that the pair has, as YAML."),
     "diff": Verb("futago.cli.export", "diff", "Show what applying files would change, line by line."),
+    "schema": Verb("futago.cli.schema", "schema", "Print JSON schemas of the definitions, for editors."),
     "job": Verb("futago.cli.job", "job_app", "Start job nets and look at their runs."),
     "schedule": Verb("futago.cli.schedule", "schedule_app", "Show schedules and the starts that they will make."),
     "event": Verb("futago.cli.event", "event_app", "Show and post events."),

@@ -21,6 +21,7 @@ from futago.inventory.document import DocumentError, Mapping, Node, Sequence, li
 from futago.inventory.model import Kind, Reference
 from futago.runtime.faults import OperatorFault
 
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 COMPLAINTS_MAX = 20  # more help nobody
 
 
@@ -122,6 +123,29 @@ def _annotation(kind: Kind) -> Any:
 @cache
 def _adapter(kind: Kind) -> TypeAdapter[Any]:
     return TypeAdapter(_annotation(kind))
+
+
+def schema_of(kind: Kind | None = None) -> dict[str, Any]:
+    """Return the JSON schema of one kind as people write it, or of any."""
+    made = [_schema(k) for k in ([kind] if kind else Kind)]
+    shared: dict[str, Any] = {}
+    for one in made:
+        shared |= one.pop("$defs", {})
+    chosen = made[0] if kind else {"title": "Futago", "anyOf": made}
+    return {"$schema": _DIALECT, **chosen, "$defs": shared}
+
+
+def _schema(kind: Kind) -> dict[str, Any]:
+    schema = _adapter(kind).json_schema(by_alias=True, mode="validation")
+    for member in [schema] if "properties" in schema else _alternatives(schema):
+        member["properties"] = {"kind": {"const": kind.value}, **member["properties"]}
+        member["required"] = ["kind", *member.get("required", [])]
+    return schema
+
+
+def _alternatives(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the models that a union is made of."""
+    return [schema["$defs"][one["$ref"].rpartition("/")[2]] for one in schema["oneOf"]]
 
 
 def validate(kind: Kind, spec: dict[str, Any]) -> Definable:

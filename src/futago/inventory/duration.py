@@ -42,4 +42,6 @@ def format_duration(length: timedelta) -> str:
     return "".join(parts)
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
+Duration = Annotated[
+    timedelta, BeforeValidator(parse_duration, json_schema_input_type=str), PlainSerializer(format_duration)
+]

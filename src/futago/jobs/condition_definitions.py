@@ -91,7 +91,13 @@ def ranges_of(text: str) -> tuple[tuple[int, int], ...]:
     return tuple((int(low), int(high or low)) for low, _, high in parts)
 
 
-CodesField = Annotated[str, BeforeValidator(codes_text)]
+CodesField = Annotated[str, BeforeValidator(codes_text, json_schema_input_type=str | int)]
+
+
+Ends = Annotated[list[End], BeforeValidator(as_list, json_schema_input_type=End | list[End])]
+SessionEnds = Annotated[
+    list[SessionEnd], BeforeValidator(as_list, json_schema_input_type=SessionEnd | list[SessionEnd])
+]
 
 
 class Part(BaseModel):
@@ -104,7 +110,7 @@ class After(Part):
     """A predecessor and the ends, or the end values, of it that are waited for. `any`: whatever becomes of it."""
 
     job: JobPath
-    end: Annotated[list[End], BeforeValidator(as_list), Field(min_length=1)] | None = None
+    end: Annotated[Ends, Field(min_length=1)] | None = None
     value: CodesField | None = None
 
     @model_validator(mode="after")
@@ -148,7 +154,9 @@ def _scalar(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
-Scalar = Annotated[str, BeforeValidator(_scalar), Field(max_length=4096)]
+Scalar = Annotated[
+    str, BeforeValidator(_scalar, json_schema_input_type=str | int | float | bool), Field(max_length=4096)
+]
 
 
 class Variable(Part):
@@ -182,7 +190,7 @@ class OtherSession(Part):
     """The newest session of another net: of the same day, or begun at most `within` before this one."""
 
     session: Name
-    end: Annotated[list[SessionEnd], BeforeValidator(as_list), Field(min_length=1)] = ["normal", "warning"]
+    end: Annotated[SessionEnds, Field(min_length=1)] = ["normal", "warning"]
     within: Duration | None = None
 
     def condition(self, _net: str) -> plan.Condition:
@@ -226,7 +234,7 @@ def _as_item(value: object) -> object:
     return {"job": value} if isinstance(value, str) else value
 
 
-Item = Annotated[
+_Written = Annotated[
     Annotated[After, Tag("job")]
     | Annotated[AtTime, Tag("time")]
     | Annotated[AfterElapsed, Tag("elapsed")]
@@ -235,8 +243,8 @@ Item = Annotated[
     | Annotated[AllGroup, Tag("all")]
     | Annotated[AnyGroup, Tag("any")],
     Discriminator(_tag),
-    BeforeValidator(_as_item),
 ]
+Item = Annotated[_Written, BeforeValidator(_as_item, json_schema_input_type=JobPath | _Written)]
 AllGroup.model_rebuild()
 AnyGroup.model_rebuild()
 

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from futago.inventory.duration import Duration
 from futago.inventory.model import Name, Object
 from futago.jobs import plan
-from futago.jobs.condition_definitions import End, Part, as_list, ends_of
+from futago.jobs.condition_definitions import Ends, Part, ends_of
 from futago.jobs.model import JobState
 from futago.jobs.schedule_definitions import TimeField, offset_of
 
@@ -86,7 +86,7 @@ class RetryDefinition(Part):
 
     count: int = Field(ge=1, le=1000)
     interval: Duration | None = None
-    until: Annotated[list[End], BeforeValidator(as_list)] = Field(default=["normal", "warning"], min_length=1)
+    until: Ends = Field(default=["normal", "warning"], min_length=1)
     on_unknown: bool = False
 
     def retry(self) -> plan.Retry:
@@ -108,10 +108,10 @@ class InQueue(Part):
     if_full: GivenEnd | None = None
 
 
-StartDelayField = Annotated[StartDelay, BeforeValidator(_after)]
-EndDelayField = Annotated[EndDelay, BeforeValidator(_after)]
-CalendarField = Annotated[OnDays, BeforeValidator(_named)]
-QueueField = Annotated[InQueue, BeforeValidator(_named)]
+StartDelayField = Annotated[StartDelay, BeforeValidator(_after, json_schema_input_type=str | StartDelay)]
+EndDelayField = Annotated[EndDelay, BeforeValidator(_after, json_schema_input_type=str | EndDelay)]
+CalendarField = Annotated[OnDays, BeforeValidator(_named, json_schema_input_type=str | OnDays)]
+QueueField = Annotated[InQueue, BeforeValidator(_named, json_schema_input_type=str | InQueue)]
 
 
 class JobQueue(Object):

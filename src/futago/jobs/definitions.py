@@ -154,7 +154,7 @@ class FileDefinition(Part):
         return plan.FileCheck(self.host, self.path, self.until, interval_s, timeout_s)
 
 
-Skip = Annotated[GivenEnd | None, BeforeValidator(skip_word)]
+Skip = Annotated[GivenEnd | None, BeforeValidator(skip_word, json_schema_input_type=GivenEnd | bool | None)]
 KINDS = ("command", "script", "jobs", "net", "job", "wait", "approval", "http", "file")
 _COMMANDS = ("command", "script")
 _ON_HOSTS = ("host", "scope", "run_on", "user", "env", "sets", "stop")

@@ -10,8 +10,11 @@ from typing import Any
 
 from pydantic import Field
 
-from futago.jobs.model import Operation
+from futago.jobs.model import JobState, Operation
 from futago.web.model import Shape
+
+JOB_PATH_MAX = 640  # ten names of 63 characters, and the slashes
+VARIABLES_MAX = 100
 
 
 class JobNet(Shape):
@@ -110,16 +113,27 @@ class SessionDetail(Session):
 
 
 class AskedOperation(Shape):
-    """What to do to a running session. `job` null (stop only): to everything in it."""
+    """What to do to a running session. `job` null (stop, suspend, resume): to everything in it. `status`, `value`: how it
+    ends, of `end`. `note`: why.
+    """
 
     operation: Operation
-    job: str | None = Field(default=None, max_length=63)
+    job: str | None = Field(default=None, max_length=JOB_PATH_MAX)
+    status: JobState | None = None
+    value: int | None = Field(default=None, ge=-(2**31), lt=2**31)
+    note: str = Field(default="", max_length=1000)
+
+
+class AskedStart(Shape):
+    """With which parameters a net is started."""
+
+    parameters: dict[str, str] = Field(default={}, max_length=VARIABLES_MAX)
 
 
 class AskedRerun(Shape):
     """From where an ended run runs again. `job` null: from every job that failed."""
 
-    job: str | None = Field(default=None, max_length=63)
+    job: str | None = Field(default=None, max_length=JOB_PATH_MAX)
 
 
 class RunsAgain(Shape):

@@ -32,11 +32,23 @@ LOOK_S = 0.05
 async def operate(
     session_id: int, asked: AskedOperation, response: Response, rooms: InRooms, who: JobStarter
 ) -> OperationDone:
-    """Hold, release, skip or stop a job of a running session; without a job: stop the session."""
+    """Operate on a job of a running session: hold, release, skip, stop, suspend, resume, force, end, approve, reject.
+
+    Without a job: stop, suspend or resume the session.
+    """
 
     async def work(conn: Connection) -> int:
-        operation_id = await ask_operation(conn, session_id, asked.operation, job=asked.job or "", asked_by=who.account)
-        detail = {"job": asked.job, "operation_id": operation_id}
+        operation_id = await ask_operation(
+            conn,
+            session_id,
+            asked.operation,
+            job=asked.job or "",
+            asked_by=who.account,
+            status=asked.status or "",
+            value=asked.value,
+            note=asked.note,
+        )
+        detail = {"operation_id": operation_id, **asked.model_dump(mode="json", exclude_defaults=True)}
         await rows.record(conn, who, rows.Deed(f"run.{asked.operation}", str(session_id), detail))
         return operation_id
 

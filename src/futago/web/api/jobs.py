@@ -12,7 +12,7 @@ from futago.store.commit import Connection
 from futago.web import queries
 from futago.web.allow import SCHEMES, JobStarter, Reader
 from futago.web.faults import not_found
-from futago.web.job_model import JobNets, Session, SessionDetail, Sessions, Started
+from futago.web.job_model import AskedStart, JobNets, Session, SessionDetail, Sessions, Started
 from futago.web.rooms import InRooms
 
 router = APIRouter(tags=["jobs"], dependencies=SCHEMES)
@@ -34,14 +34,20 @@ async def start(
     response: Response,
     rooms: InRooms,
     who: JobStarter,
+    *,
+    asked: AskedStart | None = None,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> Started:
     """Start a job net. With an Idempotency-Key, a repetition never starts a second run."""
 
     async def work(conn: Connection) -> Opened:
         key = f"api:{who.account}:{name}:{idempotency_key}" if idempotency_key else None
-        opened = await open_session(conn, name, trigger=f"api {who.account}", trigger_key=key)
-        await rows.record(conn, who, rows.Deed("job-net.run", name, {"session_id": opened.session_id}))
+        parameters = asked.parameters if asked else {}
+        opened = await open_session(conn, name, trigger=f"api {who.account}", trigger_key=key, parameters=parameters)
+        deed = rows.Deed(
+            "job-net.run", name, {"session_id": opened.session_id, "parameters": ", ".join(sorted(parameters))}
+        )
+        await rows.record(conn, who, deed)
         return opened
 
     opened = await rooms.serving.require().store.commit(work, name="web.start_run")
