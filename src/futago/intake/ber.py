@@ -39,6 +39,11 @@ def expect(data: bytes, at: int, end: int, tag: int) -> tuple[int, int]:
         stop = start + data[at + 1]
         if stop <= end and data[at + 1] < 0x80:
             return start, stop
+        if data[at + 1] == 0x82 and at + 4 <= end:  # and of the others most have two
+            start += 2
+            stop = start + (data[at + 2] << 8 | data[at + 3])
+            if stop <= end:
+                return start, stop
     found, start, stop = header(data, at, end)
     if found != tag:
         raise Corrupt(f"SNMP: expected tag {tag:#x}, found {found:#x}")

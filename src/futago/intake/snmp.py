@@ -37,6 +37,8 @@ _ENTERPRISE_SPECIFIC = 6
 _IP_ADDRESS, _COUNTER32, _GAUGE32, _TIME_TICKS, _COUNTER64 = 0x40, 0x41, 0x42, 0x43, 0x46
 RESPONSE, V1_TRAP, INFORM, V2_TRAP = 0xA2, 0xA4, 0xA6, 0xA7
 _VERSION_3_VALUE = b"\x02\x01\x03"
+_V2_HEAD = b"\x02\x01\x01\x04"  # version 1, and the community begins
+_UP_TIME_NAME = b"\x06\x08" + _SYS_UP_TIME
 _NO_ERROR = b"\x02\x01\x00\x02\x01\x00"
 NOTIFICATIONS = (V1_TRAP, INFORM, V2_TRAP)
 VERSION_1, VERSION_2C, VERSION_3 = 0, 1, 3
@@ -98,6 +100,14 @@ def open_plain(data: bytes) -> Opened:
         Corrupt: it is not one, or of another version.
     """
     at, end = expect(data, 0, len(data), SEQUENCE)
+    if data[at : at + 4] == _V2_HEAD and at + 5 <= end and data[at + 4] < 0x80:  # nearly every one
+        start = at + 5
+        stop = start + data[at + 4]
+        community = data[start:stop]
+        tag, start, stop = header(data, stop, end)
+        if tag not in (INFORM, V2_TRAP):
+            raise Corrupt(f"SNMP: PDU {tag:#x} is not a notification of its version")
+        return Opened(data, VERSION_2C, tag, start, stop, community)
     start, at = expect(data, at, end, INTEGER)
     version = integer(data, start, at)
     if version not in (VERSION_1, VERSION_2C):
@@ -142,7 +152,9 @@ def text_opened(opened: Opened) -> str:
     trap_oid = ""
     parts: list[str] = []
     for name, value_tag, value_start, value_end, _, _ in _varbinds(data, *_v2_list(data, start, end)):
-        if name == _SYS_UP_TIME and value_tag == _TIME_TICKS:
+        if value_tag == STRING:
+            parts.append(f"{oid_text(name)}={string_text(data[value_start:value_end])}")
+        elif name == _SYS_UP_TIME and value_tag == _TIME_TICKS:
             integer(data, value_start, value_end, is_signed=False)
         elif name == _TRAP_OID and value_tag == OID:
             trap_oid = oid_text(data[value_start:value_end])
@@ -186,6 +198,10 @@ def _behind_up_time(data: bytes, at: int, end: int) -> int:
     """Return where the varbinds begin without sysUpTime.0, which comes first (RFC 3416, section 4.2.6)."""
     if at == end:
         return at
+    if data[at + 2 : at + 12] == _UP_TIME_NAME and data[at] == SEQUENCE and data[at + 1] < 0x80:
+        stop = at + 2 + data[at + 1]
+        if at + 12 <= stop <= end:
+            return stop
     start, stop = expect(data, at, end, SEQUENCE)
     name_start, name_end = expect(data, start, stop, OID)
     return stop if data[name_start:name_end] == _SYS_UP_TIME else at
@@ -220,7 +236,7 @@ def is_v3(data: bytes) -> bool:
 def _v2_list(data: bytes, at: int, end: int) -> tuple[int, int]:
     """Return the bounds of the varbinds of a v2c PDU."""
     _, at = expect(data, at, end, INTEGER)  # request id
-    if data[at : at + 6] == _NO_ERROR:
+    if data[at : at + 6] == _NO_ERROR and at + 6 <= end:
         at += 6
     else:
         for _ in range(2):  # error status, error index

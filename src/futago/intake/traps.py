@@ -67,6 +67,7 @@ class TrapReader:
         self._security = Security(options.users)
         self._times = SenderTimes()
         self._looked: dict[bytes, Notification] = {}  # between the merge and the effect, of the same datagram
+        self._contents: dict[bytes, bytes] = {}
         self._looked_bytes = 0
         self._counters = counters
         self.names = MibNames()  # of the MIB modules that were loaded
@@ -78,6 +79,7 @@ class TrapReader:
             self._looked_bytes += len(data)
             if len(self._looked) >= LOOKED_MAX or self._looked_bytes > LOOKED_BYTES_MAX:
                 self._looked.clear()
+                self._contents.clear()
                 self._looked_bytes = len(data)
             known = self._looked[data] = self._look(data)
         return known
@@ -98,7 +100,14 @@ class TrapReader:
 
     def content(self, data: bytes) -> bytes:
         """Return what two copies of a notification have in common; all of what cannot be read."""
-        notification = self.look(data)
+        known = self._contents.get(data)
+        if known is None:
+            notification = self.look(data)  # it may forget, so only then
+            known = self._contents[data] = self._content(data, notification)
+        return known
+
+    @staticmethod
+    def _content(data: bytes, notification: Notification) -> bytes:
         try:
             return data if notification.opened is None else snmp.content(notification.opened)
         except Corrupt:

@@ -120,6 +120,7 @@ class _Keys:
     code_bytes: int
     auth_key: bytes
     cipher_key: bytes  # b"" without
+    cipher: AES | None = None  # made of it
 
     @property
     def level(self) -> int:
@@ -229,11 +230,13 @@ class Security:
         if not settings.auth:
             return _NO_KEYS
         auth, priv = self._spread[user]
+        cipher_key = localised(priv, engine_id, settings.auth)[:16] if priv else b""
         made = _Keys(
             settings.auth,
             AUTH_CODE_BYTES[settings.auth],
             localised(auth, engine_id, settings.auth),
-            localised(priv, engine_id, settings.auth)[:16] if priv else b"",
+            cipher_key,
+            AES(cipher_key) if cipher_key else None,
         )
         if len(self._keys) >= _KEYS_REMEMBERED:
             self._keys.clear()
@@ -244,12 +247,12 @@ class Security:
     def _plain(message: Message, keys: _Keys) -> bytes:
         """Return the scoped PDU, decrypted."""
         data, at = message.data, message.scoped_at
-        if not keys.cipher_key:
+        if keys.cipher is None:
             return data[at : message.end]
         start, stop = expect(data, at, message.end, STRING)
         if len(message.salt) != 8:
             raise Doubtful(Doubt.DECRYPTION)
-        cipher = Cipher(AES(keys.cipher_key), CFB(_vector(message.boots, message.time, message.salt)))
+        cipher = Cipher(keys.cipher, CFB(_vector(message.boots, message.time, message.salt)))
         return cipher.decryptor().update(data[start:stop])
 
 
@@ -290,8 +293,8 @@ def _sealed(
 ) -> bytes:
     """Return a whole message with this scoped PDU."""
     time = now_s - EPOCH_S
-    if keys.cipher_key:
-        cipher = Cipher(AES(keys.cipher_key), CFB(_vector(BOOTS, time, salt)))
+    if keys.cipher is not None:
+        cipher = Cipher(keys.cipher, CFB(_vector(BOOTS, time, salt)))
         scoped = value(STRING, cipher.encryptor().update(scoped))
     head = value(
         SEQUENCE,
