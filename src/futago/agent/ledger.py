@@ -28,7 +28,7 @@ from futago.agent.slots import sync_directory
 from futago.runtime.faults import Corrupt, Refused
 
 LEDGER_FILE = "runs.ledger"  # in AGENT_VAR
-LEDGER_BYTES_MIN = 1 << 20  # about 15,000 lines; then the file is written anew with what is still open
+LEDGER_BYTES_MIN = 256 << 10  # about 5,000 lines; then the file is written anew with what is still open
 GONE_KEPT_MAX = 10_000  # committed runs remembered, so that a stray repeated order is recognised
 LINE_BYTES_MAX = 1024
 _HEAD = struct.Struct("!IHB")  # crc32 of all that follows, length of the body, kind

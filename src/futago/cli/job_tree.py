@@ -42,6 +42,7 @@ class Branch:
     """A net with its jobs, and the nets in it."""
 
     name: str
+    run: JobRun | None = None  # of the net itself, where it has one
     jobs: list[JobRun] = field(default_factory=list)
     branches: dict[str, Branch] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -55,18 +56,30 @@ def grow(found: SessionDetail, *, lines_max: int) -> Branch:
     for job in found.jobs:
         if job.job_name not in newest or newest[job.job_name].attempt < job.attempt:
             newest[job.job_name] = job
-    by_weight = sorted(newest.values(), key=lambda j: _URGENT.get(j.state, _LAST))
+    nets = {part for name in newest for part in _nets_of(name)}
+    by_weight = sorted(
+        (j for j in newest.values() if j.job_name not in nets), key=lambda j: _URGENT.get(j.state, _LAST)
+    )
     drawn = {j.job_name for j in by_weight[: max(1, lines_max)]}
     root = Branch(found.net_name)
     for job in newest.values():
         at = root
-        for part in job.job_name.split("/")[:-1]:
+        parts = job.job_name.split("/")
+        for part in parts if job.job_name in nets else parts[:-1]:
             at = at.branches.setdefault(part, Branch(part))
-        if job.job_name in drawn:
+        if job.job_name in nets:
+            at.run = job
+        elif job.job_name in drawn:
             at.jobs.append(job)
         else:
             at.left_out[job.state] += 1
     return root
+
+
+def _nets_of(name: str) -> list[str]:
+    """Return the paths of the nets that a job is in: of `a/b/c`, `a` and `a/b`."""
+    parts = name.split("/")
+    return ["/".join(parts[:n]) for n in range(1, len(parts))]
 
 
 def draw(found: SessionDetail, *, lines_max: int, now: datetime) -> Tree:
@@ -84,14 +97,17 @@ def _hang(tree: Tree, branch: Branch, now: datetime) -> None:
     for job in branch.jobs:
         tree.add(_line(job, now))
     for name, inner in branch.branches.items():
-        _hang(tree.add(f"[bold]{escape(name)}[/]"), inner, now)
+        _hang(tree.add(_line(inner.run, now) if inner.run else f"[bold]{escape(name)}[/]"), inner, now)
     if branch.left_out:
         tree.add(f"[dim]and {', '.join(f'{n} {state}' for state, n in sorted(branch.left_out.items()))}[/]")
 
 
 def _line(job: JobRun, now: datetime) -> str:
     sign, style = _SIGNS.get(job.state, ("·", "dim"))
-    words = [f"[{style}]{sign} {escape(job.job_name.rsplit('/', 1)[-1])}[/]", f"[dim]{escape(job.host_name)}[/]"]
+    words = [
+        f"[{style}]{sign} {escape(job.job_name.rsplit('/', 1)[-1])}[/]",
+        *([f"[dim]{escape(job.host_name)}[/]"] if job.host_name else []),
+    ]
     if job.started_utc is not None:
         words.append(f"{((job.ended_utc or now) - job.started_utc).total_seconds():.1f} s")
     if job.exit_code:

@@ -18,7 +18,6 @@ from futago.web.job_model import SessionDetail
 
 LOOK_S = 0.5
 GANTT_COLUMNS = 60
-_ENDED = {"normal", "warning", "abnormal", "unknown", "not-run", "skipped"}
 
 RunNumber = Annotated[int, typer.Argument(metavar="RUN", help="The run's number.")]
 
@@ -61,8 +60,9 @@ def tail(
 
 def _newest(found: SessionDetail) -> str:
     """Return the job to look at: the one that runs, else the one that started last."""
-    running = [j for j in found.jobs if j.state == "running"]
-    begun = [j for j in running or found.jobs if j.started_utc is not None or j.state == "running"]
+    on_hosts = [j for j in found.jobs if j.host_name]
+    running = [j for j in on_hosts if j.state == "running"]
+    begun = [j for j in running or on_hosts if j.started_utc is not None or j.state == "running"]
     if not begun:
         raise OperatorFault(
             f"No job of run {found.session_id} has begun.",

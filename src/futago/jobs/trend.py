@@ -42,6 +42,29 @@ def trend(seconds: Sequence[float]) -> Trend | None:
     )
 
 
+def through_nets(
+    waits_for: Mapping[str, Sequence[str]], children: Mapping[str, Sequence[str]]
+) -> dict[str, Sequence[str]]:
+    """Return what decides when each unit of a tree can end: of a net its own jobs, of a job that waits for none beside it
+    what its net waits for.
+
+    Args:
+        waits_for: the predecessors of each unit.
+        children: what is in each net.
+    """
+    parent = {child: net for net, inside in children.items() for child in inside}
+
+    def before(unit: str) -> Sequence[str]:
+        at: str | None = unit
+        while at is not None:
+            if waits_for.get(at):
+                return waits_for[at]
+            at = parent.get(at)
+        return ()
+
+    return {unit: children.get(unit) or before(unit) for unit in {*waits_for, *children, *parent}}
+
+
 def critical_path(
     waits_for: Mapping[str, Sequence[str]], ended_utc: Mapping[str, datetime | None], last: str | None = None
 ) -> list[str]:

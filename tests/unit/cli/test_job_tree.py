@@ -51,6 +51,15 @@ def test_jobs_hang_below_the_nets_in_their_names() -> None:
     ]
 
 
+def test_net_that_has_a_run_of_its_own_shows_its_state_above_its_jobs() -> None:
+    text = drawn(run(job("load", "running"), job("load/b", "normal"), job("load/c", "waiting")), lines_max=1)
+    assert [line.strip("├└│─ ") for line in text.splitlines()][1:] == [
+        "▶ load  h1  30.0 s",
+        "· c  h1",
+        "and 1 normal",
+    ]
+
+
 def test_newest_attempt_alone_is_drawn() -> None:
     text = drawn(run(job("a", "abnormal"), job("a", "running", attempt=2)))
     assert "✗" not in text

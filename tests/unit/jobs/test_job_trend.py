@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from futago.jobs.trend import FEWEST, critical_path, trend
+from futago.jobs.trend import FEWEST, critical_path, through_nets, trend
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -41,3 +41,11 @@ def test_critical_path_goes_back_along_whichever_predecessor_ended_last() -> Non
     assert critical_path(waits_for, ended) == ["b", "c", "d"]
     assert critical_path(waits_for, ended, "e") == ["a", "e"]
     assert critical_path(waits_for, {}) == []
+
+
+def test_critical_path_goes_through_nets() -> None:
+    waits_for = {"load": ["extract"], "load/b": ["load/a"], "after": ["load"]}
+    children = {"load": ["load/a", "load/b", "load/x"]}
+    ends = {"extract": 5, "load/a": 8, "load/b": 12, "load/x": 9, "load": 12, "after": 15}
+    ended = {n: BEGIN + timedelta(seconds=s) for n, s in ends.items()}
+    assert critical_path(through_nets(waits_for, children), ended) == ["extract", "load/a", "load/b", "load", "after"]

@@ -54,6 +54,15 @@ async def test_output_of_an_ended_job_is_what_the_pair_keeps_of_it(bench: Bench,
     assert (await api.get(f"/api/v1/runs/{session}/jobs/nobody/output")).status_code == 404
 
 
+async def test_job_of_a_net_in_a_net_is_named_by_its_path(bench: Bench, api: httpx.AsyncClient) -> None:
+    text = TEXT + "  - {name: inner, jobs: [{name: deep, host: web1, command: 'true'}]}\n"
+    await api.post("/api/v1/apply", content=text, headers={"Content-Type": "text/yaml"})
+    session = int((await api.post("/api/v1/job-nets/nightly/runs")).json()["session_id"])
+    await ended(bench, session, "inner/deep", start=0, end=5, output="said\n", size=5)
+    found = (await api.get(f"/api/v1/runs/{session}/jobs/inner%2Fdeep/output")).json()
+    assert (found["job_name"], found["text"]) == ("inner/deep", "said\n")
+
+
 async def test_output_of_a_job_whose_host_does_not_answer_is_not_an_empty_one(
     bench: Bench, api: httpx.AsyncClient
 ) -> None:

@@ -35,7 +35,7 @@ router = APIRouter(tags=["jobs"], dependencies=SCHEMES)
 SEARCH_S = 30.0
 
 
-@router.get("/runs/{session_id}/jobs/{job}/output")
+@router.get("/runs/{session_id}/jobs/{job:path}/output")
 async def output(
     session_id: int,
     job: str,
@@ -129,10 +129,10 @@ async def gantt(session_id: int, rooms: InRooms, who: Reader) -> Gantt:
         sessions = await queries.sessions(conn, session=session_id, limit=1)
         if not sessions:
             return None
-        waits_for = await _waits_for(conn, session_id)
+        waits_for, children = await _plan(conn, session_id)
         rows = await history.read_bars(conn, session_id)
         ended = {row.job_name: row.ended_utc for row in rows if row.started_utc is not None}
-        path = trend.critical_path(waits_for, ended)
+        path = trend.critical_path(trend.through_nets(waits_for, children), ended)
         bars = [
             Bar(
                 job_name=row.job_name,
@@ -164,20 +164,20 @@ async def gantt(session_id: int, rooms: InRooms, who: Reader) -> Gantt:
     return found
 
 
-async def _waits_for(conn: Connection, session_id: int) -> dict[str, list[str]]:
-    """Return the predecessors of each job, as the definition of the session tells them."""
+async def _plan(conn: Connection, session_id: int) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return the predecessors of each job, and what is in each net, as the definition of the session tells them."""
     cursor = await conn.execute("SELECT digest FROM job_session WHERE session_id = %s", (session_id,))
     digests = [str(row[0]) for row in await cursor.fetchall()]
     try:
         (spec,) = (await read_specs(conn, digests)).values()
         net = read_net(spec)
     except (Corrupt, ValueError):  # another version wrote it: the times are there all the same
-        return {}
+        return {}, {}
     waits_for: dict[str, list[str]] = defaultdict(list)
     for job, followers in net.followers.items():
         for follower in followers:
             waits_for[follower].append(str(job))
-    return waits_for
+    return waits_for, {str(parent): list(map(str, inside)) for parent, inside in net.children.items() if parent}
 
 
 @router.get("/job-nets/{name}/durations")
