@@ -195,16 +195,42 @@ def _repair_folder(folder: Path, result: Repaired) -> int:
         try:
             unpack_head(data)
         except Corrupt:
+            if has_sound_records(data, newest.first_sequence):  # damaged later: what is in it was accepted
+                result.damaged += 1
+                return _repair_segment(newest, data, result)
             result.cut_bytes += len(data)
             newest.path.unlink()  # the crash came while it was made: nothing in it was ever said to be durable
             sync_folder(folder)
             continue
-        last, end, damaged = _walk(data, newest.first_sequence - 1)
-        result.damaged += damaged
-        _cut(newest.path, end, len(data))
-        result.cut_bytes += len(data) - end
-        return last
+        return _repair_segment(newest, data, result)
     return 0
+
+
+def _repair_segment(segment: SegmentFile, data: bytes, result: Repaired) -> int:
+    """Cut a torn tail; return the last sequence."""
+    last, end, damaged = _walk(data, segment.first_sequence - 1)
+    result.damaged += damaged
+    _cut(segment.path, end, len(data))
+    result.cut_bytes += len(data) - end
+    return last
+
+
+def has_sound_records(data: bytes, first_sequence: int) -> bool:
+    """Return whether anything behind a segment's head passes its check."""
+    found = scan(data, SEGMENT_HEAD_BYTES, after=first_sequence - 1)
+    return bool(found.records) or resume(data, SEGMENT_HEAD_BYTES, after=first_sequence - 1) is not None
+
+
+def sibling_incarnation(folder: Path, damaged: SegmentFile) -> Incarnation | None:
+    """Return what the heads of an incarnation's other segments say of it, for one whose own head is damaged though
+    records in it are sound; None if it holds none, or there is no other.
+    """
+    if not has_sound_records(damaged.path.read_bytes(), damaged.first_sequence):
+        return None
+    for other in segments(folder):
+        with contextlib.suppress(Corrupt, OSError):
+            return read_head(other.path).incarnation
+    return None
 
 
 def _walk(data: bytes, after: int) -> tuple[int, int, int]:

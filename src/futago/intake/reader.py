@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from futago.intake.journal import Folder, SegmentFile, end_of, folders, segments
+from futago.intake.journal import Folder, SegmentFile, end_of, folders, segments, sibling_incarnation
 from futago.intake.model import Incarnation, Position, Record
 from futago.intake.segment import SEGMENT_HEAD_BYTES, resume, scan, unpack_head, walk
 from futago.runtime.faults import Corrupt
@@ -182,14 +182,19 @@ class JournalReader:
         try:
             head = unpack_head(os.pread(fd, SEGMENT_HEAD_BYTES, 0))
         except Corrupt:
-            os.close(fd)
-            return self._enter_damaged(folder, file)
-        self._open = _Open(folder, file, fd, SEGMENT_HEAD_BYTES, head.incarnation)
+            incarnation = sibling_incarnation(folder.path, file)
+            if incarnation is None:
+                os.close(fd)
+                return self._enter_damaged(folder, file)
+            self.damaged += 1
+        else:
+            incarnation = head.incarnation
+        self._open = _Open(folder, file, fd, SEGMENT_HEAD_BYTES, incarnation)
         self._skip_known()
         return True
 
     def _enter_damaged(self, folder: Folder, file: SegmentFile) -> bool:
-        """A segment without a sound head: nothing in it can be trusted; go on behind it once it cannot become whole."""
+        """A segment without a sound head, or records, or others that tell of it: go on behind it once it cannot become whole."""
         later = [f for f in segments(folder.path) if f.first_sequence > file.first_sequence]
         if later:
             self.damaged += 1

@@ -139,6 +139,35 @@ def test_a_torn_segment_head_is_removed_and_nothing_else(tmp_path: Path) -> None
         assert not torn.exists()
 
 
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_segment_whose_head_is_damaged_keeps_its_records(tmp_path: Path, which: int) -> None:
+    inc = new_incarnation(None)
+    write(tmp_path, batch(inc, 1, 10), batch(inc, 11, 10), batch(inc, 21, 10), segment_bytes=1)
+    files = segments(folders(tmp_path)[0].path)
+    assert len(files) == 3
+    raw = bytearray(files[which].path.read_bytes())
+    raw[20] ^= 0x55
+    files[which].path.write_bytes(raw)
+    result = repair(tmp_path, are_all_ended=True)
+    assert (result.last, result.damaged) == ({inc.id: 30}, 1 if which == 2 else 0)
+    reader = JournalReader(tmp_path, {})
+    assert [r.sequence for r in read_all(reader)] == list(range(1, 31))
+    assert reader.damaged == 1
+
+
+def test_the_only_segment_with_a_damaged_head_is_reported_and_not_deleted(tmp_path: Path) -> None:
+    inc = new_incarnation(None)
+    write(tmp_path, batch(inc, 1, 10))
+    path = only_segment(tmp_path)
+    raw = bytearray(path.read_bytes())
+    raw[20] ^= 0x55
+    path.write_bytes(raw)
+    result = repair(tmp_path, are_all_ended=True)
+    assert (result.last, result.damaged, path.read_bytes()) == ({inc.id: 10}, 1, bytes(raw))
+    reader = JournalReader(tmp_path, {})
+    assert (read_all(reader), reader.damaged) == ([], 1)
+
+
 @pytest.mark.parametrize("where", [0, 2, 5, 9, 20, 40, 50, 60])
 def test_a_damaged_record_is_isolated_and_counted(tmp_path: Path, where: int) -> None:
     inc, later = new_incarnation(None), new_incarnation(None)
