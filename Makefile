@@ -4,6 +4,7 @@
 #   make demo            a whole pair on this machine, with a page to look at; DETACH=1 returns when it is protected
 #   make test            everything: check, unit tests, simulation, the lab's real faults
 #   make test-long       half an hour of longer stories in the lab
+#   make simulate-long   very many simulated schedules with a compiled simulator: SEEDS=100000 SEED=1000000 JOBS=1
 #   make check           style, types, floors between the columns; quick, needs no root
 #   make bench           figures of the parts;  make bench-failover: outage of each failure;  make bench-jobs: job control;  make bench-intake: messages, and peers; one JSON object a line
 #   make faults          every failure pattern in turn, one JSON object a line
@@ -26,7 +27,7 @@ SUITES := $(wildcard tests/unit tests/contract tests/sim tests/web tests/browser
 
 .PHONY: help
 help:
-	@sed -n '4,12s/^# //p' Makefile
+	@sed -n '4,13s/^# //p' Makefile
 
 # --- the environment ---
 
@@ -93,6 +94,16 @@ test: $(READY) prepare-test check
 .PHONY: test-long
 test-long: $(READY) prepare-test
 	$(BIN)/pytest -m long tests/lab
+
+# Many schedules: SEEDS from SEED on, by JOBS processes, with the simulator compiled (tests/sim/compiled.py) and compared with the source first.
+SEEDS ?= 100000
+SEED ?= 1000000
+JOBS ?= 1
+.PHONY: simulate-long
+simulate-long: $(READY)
+	@$(MAKE) --no-print-directory apt PACKAGES="gcc python3-dev"
+	$(BIN)/python tests/sim/compiled.py build/simulator --check 200
+	PYTHONPATH=build/simulator $(BIN)/python -m futago simulate --seed $(SEED) --seeds $(SEEDS) --jobs $(JOBS) $(ARGS)
 
 .PHONY: demo
 demo: $(READY)

@@ -79,7 +79,7 @@ class Executor:
         if key in m.v.busy:
             return
         m.v.busy.add(key)
-        if not isinstance(action, ReadRegister):
+        if self.engine.is_telling and not isinstance(action, ReadRegister):
             self.engine.tell(m.name, f"  does {_short(action)}")
         match action:
             case PersistView() | PersistIntent() | PersistStopped():

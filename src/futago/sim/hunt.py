@@ -7,6 +7,7 @@ the rare rules have directed scenarios of their own (directed.py), which count h
 from __future__ import annotations
 
 import gc
+import hashlib
 import multiprocessing
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 
 from futago.cluster.rules import SECTIONS
 from futago.sim.directed import SCENARIOS, play
-from futago.sim.world import Result, run_seed
+from futago.sim.world import Result, World, run_seed
 
 ENOUGH_FOR_COVERAGE = 3000  # schedules; the rarest rule that chance finds fires about once in a thousand
 BLOCK = 50  # seeds that a worker takes at a time
@@ -146,6 +147,18 @@ def _run_block(block: range) -> tuple[list[Result], float]:
 def story(seed: int) -> list[str]:
     """Run a seed again and return what happened, a line each."""
     return story_lines(run_seed(seed, is_telling=True))
+
+
+def digest(seed: int) -> str:
+    """Return a fingerprint of a run: all that it told and counted, and how far it drew from its source of chance.
+
+    Two programs that give the same digest for a seed have run the same schedule.
+    """
+    world = World(seed, is_telling=True)
+    r = world.run()
+    counts = [list(each.items()) for each in (r.rules, r.rungs, r.kinds)]
+    whole = (r.story, r.violation, r.core, r.faults, r.acks, r.messages, r.epochs, r.simulated_s, counts)
+    return hashlib.sha256(repr((whole, world.engine.random.getstate())).encode()).hexdigest()
 
 
 def story_lines(result: Result) -> list[str]:

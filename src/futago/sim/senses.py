@@ -5,7 +5,8 @@ No rule is here. Everything in `Volatile` is gone when the controller dies.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from futago.cluster.model import (
@@ -40,6 +41,10 @@ ABLE_NS = S // 2  # a durable write that takes longer says that the system disk 
 NEVER = -1
 NO_FENCE = Fence()
 RUNNING = (PgState.PRIMARY, PgState.STANDBY)
+SAID = tuple(f.name for f in fields(Heartbeat))
+MOVING = ("flush", "replay")  # the end of the log, which every commit moves
+all_said = attrgetter(*SAID)
+rest_said = attrgetter(*(name for name in SAID if name not in MOVING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +136,14 @@ class Volatile:
 
 def _differ(a: Heartbeat, b: Heartbeat) -> bool:
     """Tell whether two heartbeats say different things, apart from how far the log is."""
-    return a is not b and a != replace(b, flush=a.flush, replay=a.replay)
+    return a is not b and rest_said(a) != rest_said(b)
+
+
+def _moved(hb: Heartbeat, end: Lsn) -> Heartbeat:
+    """Return the heartbeat with another end of the log, as `replace` would, in a tenth of its time."""
+    said = dict(zip(SAID, all_said(hb), strict=True))
+    said["flush"] = said["replay"] = end
+    return Heartbeat(**said)
 
 
 class Senses:
@@ -256,7 +268,7 @@ class Senses:
         v = m.v
         hb = v.heartbeat
         if hb is not None and v.heard_flush is not None and hb.flush != v.heard_flush:
-            hb = v.heartbeat = replace(hb, flush=Lsn(v.heard_flush), replay=Lsn(v.heard_flush))
+            hb = v.heartbeat = _moved(hb, Lsn(v.heard_flush))
         return Facts(
             cfg=m.cfg,
             durable=self._durable_fact(),
