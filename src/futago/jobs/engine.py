@@ -20,14 +20,15 @@ from pydantic import ValidationError
 
 from futago.jobs import store
 from futago.jobs.board import Batch, Board, Entry, order_of
-from futago.jobs.calls import INTERRUPTED, Calls, request_of
+from futago.jobs.calls import Calls
 from futago.jobs.claims import is_run_id, presentable
 from futago.jobs.control_definitions import JobQueue
 from futago.jobs.definitions import read_net
 from futago.jobs.hub import AgentHub, Connected, Heard
 from futago.jobs.model import AT_AGENT, ENDS, Ask, JobState
-from futago.jobs.plan import HttpCall, Net
+from futago.jobs.plan import Net
 from futago.jobs.queues import Rule
+from futago.jobs.requests import Requests
 from futago.jobs.schedules import Scheduler
 from futago.jobs.store import Connection, RunRow, SessionRow
 from futago.jobs.strays import Strays
@@ -87,6 +88,7 @@ class JobsEngine:
 
     def _reset(self) -> None:
         self._board = Board()
+        self._requests = Requests(self._board, self._calls, self._context.outward, self._urgent)
         self._wake = asyncio.Event()  # there is something to commit
         self._room = asyncio.Event()  # the batch is small enough to take more
         self._room.set()
@@ -128,13 +130,13 @@ class JobsEngine:
                 self._let_out,
                 self._tick,
                 self._look_around,
-                self._hear_calls,
                 self._strays.run,
                 self._upkeep.note_hosts,
                 self._upkeep.prune,
                 self._scheduler.run,
             ):
                 group.create_task(work())
+            group.create_task(self._requests.hear(self._room))
 
     # --- reading rows -----------------------------------------------------------------------------------------------
 
@@ -149,7 +151,7 @@ class JobsEngine:
         await self._put_on_board(sessions, runs)
         await self._read_queues()
         self._board.catch_up(now_utc())
-        self._take_up_calls()
+        self._requests.take_up()
         if self._board.has_news:
             self._urgent()
         ordered = [e.run_id for e in self._board.entries.values() if e.state is JobState.ORDERED and e.is_for_agent]
@@ -264,7 +266,7 @@ class JobsEngine:
         for entry in batch.ordered:
             self._order(entry)
         for entry in batch.begun:
-            self._call(entry)
+            self._requests.begin(entry)
         for entry in batch.stopped:
             self._stopping.add(entry.run_id)
             self._stop(entry)
@@ -276,8 +278,7 @@ class JobsEngine:
         if entry.state is not JobState.ORDERED or not entry.is_committed or entry.is_stopping:
             return
         if entry.is_call:
-            if self._context.outward.is_allowed and self._board.take_order(entry.run_id, now_utc()):
-                self._urgent()
+            self._requests.order(entry)
             return
         self._unconfirmed[entry.run_id] = clock.now_at()
         if self._context.outward.is_allowed:
@@ -293,40 +294,6 @@ class JobsEngine:
             self._calls.stop(entry.run_id)
         elif self._context.outward.is_allowed:
             self._hub.stop(entry.host, entry.run_id)
-
-    # --- requests, which the manager makes itself ---------------------------------------------------------------------
-
-    def _call(self, entry: Entry) -> None:
-        """Make the request of a job whose beginning is committed."""
-        work = entry.job.work
-        if isinstance(work, HttpCall) and entry.is_committed and entry.state is JobState.RUNNING:
-            if entry.is_stopping:
-                self._calls.end(RunEnded(entry.run_id, Outcome.NOT_STARTED, detail="stopped before its start"))
-            elif self._context.outward.is_allowed:
-                self._calls.begin(entry.run_id, request_of(work, self._board.variables(entry)))
-
-    def _take_up_calls(self) -> None:
-        """Go on with requests that the rows call running: this process knows of them, or they were cut off."""
-        for entry in list(self._board.entries.values()):
-            work = entry.job.work
-            if not isinstance(work, HttpCall) or entry.state is not JobState.RUNNING or entry.run_id in self._calls:
-                continue
-            if work.may_repeat:
-                self._call(entry)
-            else:
-                self._calls.end(RunEnded(entry.run_id, Outcome.UNKNOWN, detail=INTERRUPTED))
-        self._calls.news.set()
-
-    async def _hear_calls(self) -> None:
-        while True:
-            await self._calls.news.wait()
-            self._calls.news.clear()
-            await self._room.wait()
-            for said in list(self._calls.ended.values()):
-                if self._board.end(said, now_utc()):
-                    self._urgent()
-                elif said.run_id not in self._board.entries:
-                    self._calls.forget(said.run_id)
 
     # --- time, queues, other nets -------------------------------------------------------------------------------------
 

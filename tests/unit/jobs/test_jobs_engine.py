@@ -573,6 +573,51 @@ async def test_stopped_run_ends_what_runs_and_starts_nothing_more(world: World) 
     assert lines(world.oracle) == ["a"]
 
 
+async def test_operation_on_a_session_that_cannot_be_read_here_is_answered(world: World) -> None:
+    await world.define(net("n", '{name: a, host: h1, command: "true"}'))
+    session = await world.start("n")
+    await world.store.commit(
+        lambda c: c.execute(b"""UPDATE job_definition SET spec = '{"name": "n", "shape": "of 2031"}'"""),
+        name="test.later",
+    )
+    async with world.engine() as engine:
+        assert "another version of the program" in await operate(world, session, "stop")
+        assert engine.counters.reloads == 0
+
+
+async def test_operation_that_a_late_read_shows_again_is_not_done_again(world: World) -> None:
+    await world.define(
+        net("n", '{name: a, host: h1, command: "sleep 2"}', '{name: b, host: h1, command: "true", after: [a]}')
+    )
+    seen = asyncio.Event()
+    late: list[list[rows.OperationRow]] = []
+
+    class Late:
+        """A store that shows operations once more, as a read that began before their commit does."""
+
+        async def read(self, work: Work[Any], *, name: str, deadline_s: float = 10) -> Any:
+            found = await world.store.read(work, name=name, deadline_s=deadline_s)
+            if name == "jobs.operations":
+                late.append(found)
+                if not found and len(late) > 1 and late[-2] and not seen.is_set():
+                    seen.set()
+                    return late[-2]
+            return found
+
+        async def commit(self, work: Work[Any], *, name: str, deadline_s: float = 10) -> Any:
+            return await world.store.commit(work, name=name, deadline_s=deadline_s)
+
+    async with world.engine(store=Late()) as engine:
+        session = await world.start("n")
+        await until_state(world, session, "a", "running")
+        assert await operate(world, session, "hold", "b") == ""
+        await asyncio.wait_for(seen.wait(), 5)
+        assert await operate(world, session, "release", "b") == ""
+        assert engine.counters.reloads == 0
+        assert await operate(world, session, "stop") == ""
+        await world.end_of(session)
+
+
 async def again(world: World, session: int, job: str | None = None) -> list[str]:
     return await world.store.commit(lambda c: sessions.run_again(c, session, job), name="test.again")
 
@@ -717,6 +762,20 @@ async def test_instants_missed_in_a_switch_run_late_and_say_so(store: Store, clo
     assert await store.read(read, name="test.events") == [
         ("info", "Schedule every-hour starts n late: 1 due instants, the oldest 40 s ago")
     ]
+
+
+async def test_many_missed_instants_are_started_a_hundred_in_a_commit_each_once(store: Store, clock: Clock) -> None:
+    often = "kind: Schedule\nname: often\njob_net: n\nevery: 1s\n"
+    await store.commit(lambda c: apply(c, parse(often)), name="test.apply")
+    clock.now = datetime(2026, 1, 1, 12, 34, 10, tzinfo=UTC)
+    since = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
+    await store.commit(lambda c: c.execute("UPDATE schedule SET changed_utc = %s", (since,)), name="test.since")
+    counts = []
+    for _ in range(4):
+        pause_s = await scheduler(store, clock).round()
+        counts.append((len(await keys(store)), pause_s > 0))
+    assert counts == [(100, False), (200, False), (250, False), (250, True)]
+    assert len(set(await keys(store))) == 250
 
 
 async def test_clock_that_jumps_back_fires_nothing_twice(store: Store, clock: Clock) -> None:
