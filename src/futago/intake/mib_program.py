@@ -23,6 +23,7 @@ MEMORY_BYTES_MAX = 1 << 30
 CPU_S_MAX = 120
 NODES_MAX = 50_000  # of one module
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}\Z")
+_WORD = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")  # vendors name things beyond what SMI allows
 _BASE = Path(__file__).parent / "mib_base"
 _COMMENT = re.compile(r"--.*?(?:--|$)", re.MULTILINE)
 _STRING = re.compile(r'"[^"]*"')
@@ -146,14 +147,18 @@ def _nodes(document: Mapping[str, Any], documents: Mapping[str, Mapping[str, Any
         if not isinstance(symbol, dict) or not _OID.match(str(symbol.get("oid", ""))):
             continue
         oid, name = symbol["oid"], str(symbol.get("name", ""))
+        if not _WORD.match(name):
+            continue  # what ends up in events is text that a database takes
         if symbol.get("class") == "notificationtype":
-            objects = [str(one.get("object", "")) for one in symbol.get("objects", ())]
+            carried = [str(one.get("object", "")) for one in symbol.get("objects", ())]
+            objects = [one for one in carried if _WORD.match(one)]
             yield Node(oid, name, is_notification=True, objects=objects)
         elif symbol.get("class") == "objecttype" and "syntax" not in symbol:
             continue  # a table or a row: no notification carries it
         else:
             values, are_bits, hint = _syntax(symbol.get("syntax") or {}, document, documents)
-            yield Node(oid, name, values=values, are_bits=are_bits, hint=hint)
+            named = {number: word for number, word in values.items() if _WORD.match(word)}
+            yield Node(oid, name, values=named, are_bits=are_bits, hint=hint if hint.isprintable() else "")
 
 
 def _syntax(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from futago.web.model import Shape
 
@@ -17,6 +17,13 @@ class MibFile(Shape):
 
     name: Annotated[str, Field(min_length=1, max_length=1000)]
     text: str
+
+    @field_validator("name", "text")
+    @classmethod
+    def _can_be_stored(cls, value: str) -> str:
+        if "\0" in value or any(0xD800 <= ord(character) < 0xE000 for character in value):
+            raise ValueError("it holds a character that cannot be stored (NUL, or half of a pair)")
+        return value
 
 
 class MibFiles(Shape):

@@ -168,6 +168,26 @@ def test_the_program_cannot_take_more_memory_than_it_set_itself() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode != 0
 
 
+def test_a_hint_that_a_database_would_not_take_is_left_out() -> None:
+    text = (
+        TEXTS["ACME-MIB.txt"]
+        .replace('"d-1"', '"1d\x00"')
+        .replace("MacAddress MAX", "Odd MAX")
+        .replace(
+            "Celsius ::=",
+            'Odd ::= TEXTUAL-CONVENTION DISPLAY-HINT "1x\x01" STATUS current DESCRIPTION "x" SYNTAX OCTET STRING\nCelsius ::=',
+        )
+    )
+    result = compiled(Task({"a": text}, {}))
+    assert all(node.hint.isprintable() for one in result.made for node in one.module.nodes)
+    if result.made:
+        odd = MibNames(one.module for one in result.made).named(
+            "1.3.6.1.9", [Varbind("1.3.6.1.4.1.55555.11.0", STRING, "0x0102", b"\1\2")]
+        )
+        assert odd is not None
+        assert odd.text.isprintable()
+
+
 def test_comments_and_strings_hold_no_modules() -> None:
     text = '-- X-MIB DEFINITIONS ::= BEGIN\nA-MIB DEFINITIONS ::= BEGIN d ::= "B-MIB DEFINITIONS ::= BEGIN" END'
     assert module_names(text) == ["A-MIB"]
