@@ -18,11 +18,11 @@ from futago.intake.framing import Frame, SyslogFraming
 from futago.intake.mmsg import BATCH, BatchReceiver
 from futago.intake.model import Flag, Protocol
 from futago.intake.own import OwnJournal
+from futago.intake.turns import Turns
 from futago.runtime.clock import S
 
 RECEIVE_BUFFER_BYTES = 8 << 20
 DRAIN_MAX = 512  # datagrams at once, so that other sockets get their turn
-STALL_NS = 1 * S  # a loop that did not turn for so long was stopped: ask the kernel when datagrams came
 TCP_CONNECTIONS_MAX = 4096
 ADDRESSES_MAX = 20_000
 _SO_RCVBUFFORCE = 33
@@ -86,38 +86,6 @@ def pack_address(text: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6, text.partition("%")[0])
 
 
-class Turns:
-    """Watches the loop: when it last turned, and whether it was stopped meanwhile (a frozen machine). Knows which
-    sockets may therefore still hold datagrams that came long ago.
-    """
-
-    __slots__ = ("at_ns", "counters", "stalled_ports", "stalled_since_ns")
-
-    def __init__(self, counters: Counters) -> None:
-        self.counters = counters
-        self.at_ns = 0
-        self.stalled_since_ns = 0
-        self.stalled_ports: set[UdpPort] = set()
-
-    def turn(self, now_ns: int, ports: list[UdpPort]) -> None:
-        """Note that the loop turns. To be called about ten times a second and before each drain."""
-        if self.at_ns and now_ns - self.at_ns > STALL_NS:
-            self.counters.stalls += 1
-            self.hold(self.at_ns, ports)
-        self.at_ns = now_ns
-
-    def hold(self, since_ns: int, ports: list[UdpPort]) -> None:
-        """Note that these sockets are not read from now on, or were not since then."""
-        if not self.stalled_ports:
-            self.stalled_since_ns = since_ns
-        self.stalled_ports.update(ports)
-
-    @property
-    def open_since_ns(self) -> int | None:
-        """Since when datagrams may be waiting; None if all sockets were drained since."""
-        return self.stalled_since_ns if self.stalled_ports else None
-
-
 class UdpPort:
     """One UDP socket.
 
@@ -141,15 +109,14 @@ class UdpPort:
         self.port = self._sock.getsockname()[1]
         self._batches = BatchReceiver(self._sock)
         self._turns: Turns | None = None
-        self._ports: list[UdpPort] = []
 
     @property
     def protocol(self) -> Protocol:
         return self._protocol
 
-    def start(self, turns: Turns, ports: list[UdpPort]) -> None:
+    def start(self, turns: Turns) -> None:
         """Begin to read."""
-        self._turns, self._ports = turns, ports
+        self._turns = turns
         asyncio.get_running_loop().add_reader(self._sock.fileno(), self._readable)
 
     def pause(self) -> None:
@@ -180,7 +147,7 @@ class UdpPort:
         journal, turns = self._journal, self._turns
         assert turns is not None
         now_ns = journal.clock.now_ns()
-        turns.turn(now_ns, self._ports)
+        turns.turn(now_ns)
         if self in turns.stalled_ports:
             self._drain_stamped(turns, now_ns)
             return
@@ -241,6 +208,7 @@ class TcpSyslog(asyncio.Protocol):
         self,
         *,
         journal: OwnJournal,
+        turns: Turns,
         addresses: Addresses,
         counters: Counters,
         opened: set[TcpSyslog],
@@ -251,6 +219,7 @@ class TcpSyslog(asyncio.Protocol):
         self._addresses = addresses
         self._counters = counters
         self._opened = opened
+        self._turns = turns
         self._framing = SyslogFraming()
         self._protocol = Protocol.SYSLOG_TLS if is_tls else Protocol.SYSLOG_TCP
         self._names = names
@@ -273,11 +242,17 @@ class TcpSyslog(asyncio.Protocol):
         self._opened.add(self)
         peer = transport.get_extra_info("peername") or ("0.0.0.0", 0)  # noqa: S104  a sender that is gone already
         self._source, self._port = self._addresses.packed(peer[0]), peer[1]
+        self._turns.meet(self, self._now_ns())
         if self._journal.is_congested:
             self.pause()
 
-    def data_received(self, data: bytes) -> None:
+    def _now_ns(self) -> int:
         now_ns = self._journal.clock.now_ns()
+        self._turns.turn(now_ns)  # we may be the first to run after a stop
+        return now_ns
+
+    def data_received(self, data: bytes) -> None:
+        now_ns = self._now_ns()
         for frame in self._framing.receive_data(data):
             self._add(frame, now_ns)
         self._journal.hand()
@@ -285,12 +260,13 @@ class TcpSyslog(asyncio.Protocol):
     def eof_received(self) -> bool:
         frame = self._framing.receive_end()
         if frame is not None:
-            self._add(frame, self._journal.clock.now_ns())
+            self._add(frame, self._now_ns())
             self._journal.hand()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._opened.discard(self)
+        self._turns.forget(self)
         if self._framing.pending_bytes:
             self._counters.tcp_incomplete += 1
 
@@ -309,10 +285,10 @@ class TcpSyslog(asyncio.Protocol):
             self._counters.syslog_tls += 1
         else:
             self._counters.syslog_tcp += 1
-        flags = 0
+        flags = self._turns.flags(self, now_ns)
         if frame.is_cut:
             self._counters.tcp_frames_cut += 1
-            flags = int(Flag.CUT)
+            flags |= Flag.CUT
         self._journal.add(
             frame.data,
             protocol=self._protocol,

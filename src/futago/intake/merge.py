@@ -9,7 +9,9 @@ mean a later event with the same bytes, so its twin may come any time later: a s
 away delivers minutes or hours after. An *undated* one (SNMP traps, bare lines) can: its twin must have been received
 within WINDOW_NS of it. A waiting undated copy is forgotten only when the other member's stream has passed its time by
 the window, which a mark in that stream says: never by our own stream or clock, so a journal that arrives late still
-matches, after a long cut as well as before the other stream was ever seen.
+matches, after a long cut as well as before the other stream was ever seen. Of a copy that waited in a connection which
+was not read (a frozen member, a full disk) only the earliest and the latest instant at which it can have come are known:
+its twin may be of any time between them.
 
 What is kept is bounded (ENTRIES_MAX of each kind and member); what the bounds cost is in docs/internals/intake.md.
 """
@@ -28,6 +30,7 @@ from futago.runtime.faults import Corrupt
 
 WINDOW_NS = 10 * S
 LATE_NS = 7 * 86_400 * S  # a dated copy waits so long, as the other member's stream counts
+WAITED_NS_MAX = 86_400 * S  # a copy that waited longer to be read is taken for another message
 GUARD_NS = 30 * S  # around the end of the other's stream nothing is dropped for the bound's sake
 RECENT, LATE = "recent", "late"
 ENTRIES_MAX = {RECENT: 500_000, LATE: 1_000_000}
@@ -36,12 +39,13 @@ STATE_VERSION = 1
 
 class Copies(msgspec.Struct, gc=False):
     """Copies of one member's stream, in order, as parallel lists: hash of content and source, time on the common axis,
-    and whether the content carries its own time.
+    whether the content carries its own time, and for how long each waited at most before it was read (empty: none did).
     """
 
     hashes: list[int]
     times: list[int]
     dated: list[bool]
+    waited: list[int] = []
 
 
 class _Head(msgspec.Struct):
@@ -141,6 +145,7 @@ class Merger:
         mine, theirs = self._sides[member].pools, self._sides[self._others[member]].pools
         my_late, my_recent, late, recent = mine[LATE], mine[RECENT], theirs[LATE], theirs[RECENT]
         effects: list[int] = []
+        waited = copies.waited or [0] * len(copies.hashes)
         for place, key in enumerate(copies.hashes):
             time_ns = copies.times[place]
             if copies.dated[place]:
@@ -148,9 +153,11 @@ class Merger:
                     continue
                 my_late.add(key, time_ns)
             else:
-                if recent.take(key, time_ns - WINDOW_NS, time_ns + WINDOW_NS):
+                low_ns = time_ns - WINDOW_NS - min(waited[place], WAITED_NS_MAX)
+                # a twin that waited is among the late ones: it was read later, by as long as it waited
+                if recent.take(key, low_ns, time_ns + WINDOW_NS) or late.take(key, low_ns, time_ns + WAITED_NS_MAX):
                     continue
-                my_recent.add(key, time_ns)
+                (my_late if waited[place] else my_recent).add(key, time_ns)
             effects.append(place)
         self._bound()
         return effects

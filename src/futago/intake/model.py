@@ -43,6 +43,25 @@ class Flag(enum.IntFlag):
     """Bits of a record. Stored: never reuse one."""
 
     CUT = 1  # the frame was longer than DATA_BYTES_MAX: only its beginning was kept
+    WAITED = 0b1111_1100  # for how long at most it waited to be read: see `waited_flags`
+
+
+_WAITED_SHIFT = 2
+_WAITED_UNIT_NS = 1_000_000_000
+
+
+def waited_flags(length_ns: int) -> int:
+    """Return the bits of a frame that came over a connection which was not read for so long, so that nobody knows when it
+    came: the next power of two in seconds.
+    """
+    exponent = max(-(-length_ns // _WAITED_UNIT_NS) - 1, 0).bit_length()
+    return min(exponent + 1, int(Flag.WAITED) >> _WAITED_SHIFT) << _WAITED_SHIFT
+
+
+def waited_ns(flags: int) -> int:
+    """Return for how long at most a record waited to be read; 0 if its time is that of its arrival."""
+    exponent = (flags & int(Flag.WAITED)) >> _WAITED_SHIFT
+    return _WAITED_UNIT_NS << (exponent - 1) if exponent else 0
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -86,8 +105,8 @@ class Position(msgspec.Struct, frozen=True, order=True):
 class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a receiver notes about itself, each second, as a record of its own journal (Protocol.CONTROL, msgpack).
 
-    It shows that the receiver was receiving up to then, and that no record with an older time follows; while datagrams
-    of a time when it could not read (a frozen machine, a full disk) still wait in the kernel: none older than
+    It shows that the receiver was receiving up to then, and that no record with an older time follows; while messages
+    of a time when it could not read (a frozen machine, a full disk) may still wait in the kernel: none that came before
     `open_since_ns`. `wall_ahead_ns`: wall clock minus steady clock.
     `peer_ahead_ns`: the other receiver's steady clock minus ours, as measured over the journal sync against its
     timeline `peer_zero_ns`; None while the two do not speak.

@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 from futago.intake import syslog
 from futago.intake.merge import Copies
-from futago.intake.model import Protocol, Record
+from futago.intake.model import Flag, Protocol, Record, waited_ns
 
 
 def copies_of(records: Sequence[Record], *, shift_ns: int, trap_content: Callable[[bytes], bytes]) -> Copies:
@@ -44,7 +44,8 @@ def copies_of(records: Sequence[Record], *, shift_ns: int, trap_content: Callabl
     hashes = array("Q", b"".join(digests))
     if sys.byteorder == "big":
         hashes.byteswap()
-    return Copies(hashes.tolist(), [record.time_ns - shift_ns for record in records], are_dated)
+    waited = [waited_ns(r.flags) for r in records] if any(r.flags > Flag.CUT for r in records) else []
+    return Copies(hashes.tolist(), [record.time_ns - shift_ns for record in records], are_dated, waited)
 
 
 # A copy of a hash that was begun costs half of a new one.

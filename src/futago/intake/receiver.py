@@ -20,7 +20,7 @@ from futago.intake.consumed import Consumed
 from futago.intake.copy import JournalCopy
 from futago.intake.custom_traps import CustomTrapDesk
 from futago.intake.journal import Repaired, is_disk_short, new_incarnation, prune, repair, tail
-from futago.intake.listen import Addresses, Counters, TcpSyslog, Turns, UdpPort, tcp_socket
+from futago.intake.listen import Addresses, Counters, TcpSyslog, UdpPort, tcp_socket
 from futago.intake.local import LINE_BYTES_MAX, LocalDoor
 from futago.intake.model import NO_SOURCE, Mark, Protocol, Record
 from futago.intake.notices import Notice, Notices
@@ -30,6 +30,7 @@ from futago.intake.relp_server import RelpConnection, RelpDesk
 from futago.intake.servers import OptionServers
 from futago.intake.snmp_port import InformDesk, SnmpPort
 from futago.intake.sync import Downstream, Peer, Upstream
+from futago.intake.turns import Turns
 from futago.intake.usm_desk import UsmDesk
 from futago.intake.writer import JournalWriter
 from futago.link import tls
@@ -90,10 +91,10 @@ class Receiver:
         self.counters = Counters()
         self.consumed = Consumed(me=config.me)
         self.repaired = Repaired()
-        self._turns = Turns(self.counters)
         self._addresses = Addresses()
         self._opened: set[TcpSyslog] = set()
         self._udp: list[UdpPort] = []
+        self._turns = Turns(self.counters, self._udp, lambda: (*self._opened, *self.relp.opened))
         self._servers: list[asyncio.Server] = []
         self._unbound: list[str] = []
         self._is_paused = False
@@ -164,7 +165,11 @@ class Receiver:
     def _watch_acknowledged(self, incarnation: str, recent: list[Record]) -> None:
         """Make the desks of the protocols that are acknowledged, and tell them what was received before."""
         self.relp = RelpDesk(
-            journal=self.journal, addresses=self._addresses, counters=self.counters, durable=self.safe_sequence
+            journal=self.journal,
+            turns=self._turns,
+            addresses=self._addresses,
+            counters=self.counters,
+            durable=self.safe_sequence,
         )
         self.relp.note(recent, incarnation=incarnation)
         self.informs = InformDesk(
@@ -223,12 +228,13 @@ class Receiver:
                 code="receiver.ports",
             )
         for udp in self._udp:
-            udp.start(self._turns, self._udp)
+            udp.start(self._turns)
         await self._serve_others()
 
     def _syslog_connection(self, *, is_tls: bool = False, names: frozenset[str] = frozenset()) -> TcpSyslog:
         return TcpSyslog(
             journal=self.journal,
+            turns=self._turns,
             addresses=self._addresses,
             counters=self.counters,
             opened=self._opened,
@@ -296,12 +302,13 @@ class Receiver:
     async def _turn(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            self._turns.turn(self.journal.clock.now_ns(), self._udp)
+            self._turns.turn(self.journal.clock.now_ns())
             self.upstream.note_time(loop.time())
             self._release()  # going solo, too, makes answers safe
             self.relp.tend(self.journal.clock.now_ns())
             if self.journal.is_congested != self._is_paused:
                 self._set_paused(self.journal.is_congested)
+            self._turns.settle(self.journal.clock.now_ns())
             if not self._is_paused:
                 for port in tuple(self._turns.stalled_ports):
                     port.drain()  # one that nothing is sent to would never tell that it is empty
@@ -310,8 +317,7 @@ class Receiver:
     def _set_paused(self, is_paused: bool) -> None:
         self._is_paused = is_paused
         self.counters.congested += is_paused
-        if is_paused:
-            self._turns.hold(self.journal.clock.now_ns(), self._udp)
+        (self._turns.hold if is_paused else self._turns.flow)(self.journal.clock.now_ns())
         self._log.warning("receiver.congested" if is_paused else "receiver.flowing", fault=self.journal.writer.fault)
         everything: list[UdpPort | TcpSyslog | RelpConnection] = [*self._udp, *self._opened, *self.relp.opened]
         for one in everything:
@@ -326,7 +332,7 @@ class Receiver:
             clock = self.upstream.clock
             is_measured = self.upstream.is_connected and clock.ahead_ns is not None
             now_ns = self.journal.clock.now_ns()
-            self._turns.turn(now_ns, self._udp)  # we may be the first to run after a stop
+            self._turns.turn(now_ns)  # we may be the first to run after a stop
             self.journal.mark(
                 Mark(
                     wall_ahead_ns=self.journal.clock.wall_ahead_ns(),

@@ -13,6 +13,7 @@ from futago.intake.listen import TCP_CONNECTIONS_MAX, Addresses, Counters, names
 from futago.intake.model import Flag, Position, Protocol, Record
 from futago.intake.own import OwnJournal
 from futago.intake.relp import Memory, RelpFrame, RelpFraming, Repetitions, Sent
+from futago.intake.turns import Turns
 from futago.runtime.clock import S
 from futago.runtime.faults import RemoteProtocolFault
 
@@ -30,13 +31,15 @@ class RelpDesk:
     """What all RELP connections share.
 
     Args:
+        turns: knows what may have waited to be read.
         durable: returns our sequence up to which everything may be acknowledged.
     """
 
     def __init__(
-        self, *, journal: OwnJournal, addresses: Addresses, counters: Counters, durable: Callable[[], int]
+        self, *, journal: OwnJournal, turns: Turns, addresses: Addresses, counters: Counters, durable: Callable[[], int]
     ) -> None:
         self.journal = journal
+        self.turns = turns
         self.addresses = addresses
         self.counters = counters
         self.memory = Memory()
@@ -120,12 +123,14 @@ class RelpConnection(asyncio.Protocol):
         self._repetitions = Repetitions(desk.memory, self._source)
         desk.counters.relp_connections += 1
         desk.opened.add(self)
+        desk.turns.meet(self, desk.journal.clock.now_ns())
         if desk.journal.is_congested:
             self.pause()
 
     def data_received(self, data: bytes) -> None:
         if self._repetitions is None:
             return  # what comes after the end
+        self._desk.turns.turn(self._desk.journal.clock.now_ns())
         try:
             frames = self._framing.receive_data(data)
             for frame in frames:
@@ -142,6 +147,7 @@ class RelpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._desk.opened.discard(self)
+        self._desk.turns.forget(self)
         self._hold_nothing()
         self._break(is_unheard=False)
 
@@ -268,13 +274,14 @@ class RelpConnection(asyncio.Protocol):
         this, position = repetitions.place(frame.data)
         if position is None:
             desk.counters.syslog_relp += 1
+            now_ns = journal.clock.now_ns()
             journal.add(
                 frame.data,
                 protocol=Protocol.SYSLOG_RELP,
                 source=self._source,
                 port=self._port,
-                time_ns=journal.clock.now_ns(),
-                flags=int(Flag.CUT) if frame.is_cut else 0,
+                time_ns=now_ns,
+                flags=desk.turns.flags(self, now_ns) | (Flag.CUT if frame.is_cut else 0),
             )
             position = Position(journal.incarnation.id, journal.sequence)
         else:

@@ -182,7 +182,7 @@ class SnmpPort(UdpPort):
         journal, turns, count = self._journal, self._turns, 0
         assert turns is not None
         now_ns = journal.clock.now_ns()
-        turns.turn(now_ns, self._ports)
+        turns.turn(now_ns)
         is_stalled = self in turns.stalled_ports
         shift_ns = now_ns - time.clock_gettime_ns(time.CLOCK_REALTIME)
         try:

@@ -18,6 +18,7 @@ from futago.intake.model import DATA_BYTES_MAX
 from futago.intake.own import OwnJournal
 from futago.intake.relp import REMEMBERED_NS, Memory, RelpFraming, Repetitions, Sent
 from futago.intake.relp_server import UNFINISHED_NS, UNREAD_NS, RelpConnection, RelpDesk
+from futago.intake.turns import Turns
 from futago.intake.writer import JournalWriter
 
 LIMIT_S = 20
@@ -27,7 +28,14 @@ LIMIT_S = 20
 async def served(tmp: Path) -> AsyncIterator[tuple[RelpDesk, tuple[str, int]]]:
     """A real desk on a real journal and socket, whose kernel holds little of what is not read."""
     journal = OwnJournal(JournalWriter(tmp / "own"), new_incarnation(None))
-    desk = RelpDesk(journal=journal, addresses=Addresses(), counters=Counters(), durable=lambda: journal.sequence)
+    counters = Counters()
+    desk = RelpDesk(
+        journal=journal,
+        turns=Turns(counters),
+        addresses=Addresses(),
+        counters=counters,
+        durable=lambda: journal.sequence,
+    )
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     sock.bind(("127.0.0.1", 0))

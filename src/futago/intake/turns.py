@@ -1,0 +1,133 @@
+"""Whether the receiver's loop turns, and which sockets may still hold messages that came long ago.
+
+A loop that was stopped (a frozen machine) or does not read (a full disk) finds messages in the kernel that came at any time
+since. For datagrams the kernel says when each came. For a connection it does not: its bytes are one stream. So a frame says
+how long it may have waited at most, until the connection has been read to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import struct
+import termios
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING
+from typing import Protocol as Shape
+
+from futago.intake.model import waited_flags
+from futago.runtime.clock import S
+
+if TYPE_CHECKING:
+    from futago.intake.listen import Counters, UdpPort
+
+STALL_NS = 1 * S  # a loop that did not turn for so long was stopped
+SETTLE_NS = 1 * S  # after so long a sender whose window was shut has gone on
+
+
+class Connection(Hashable, Shape):
+    """A connection that messages come over."""
+
+    transport: asyncio.Transport | None
+
+
+class Turns:
+    """Watches the loop: when it last turned, and whether it was stopped or read nothing meanwhile.
+
+    Args:
+        counters: counts stops.
+        ports: the datagram sockets.
+        opened: gives the connections there are.
+    """
+
+    __slots__ = (
+        "_held",
+        "_opened",
+        "_ports",
+        "_read_since_ns",
+        "at_ns",
+        "counters",
+        "stalled_ports",
+        "stalled_since_ns",
+    )
+
+    def __init__(
+        self,
+        counters: Counters,
+        ports: Sequence[UdpPort] = (),
+        opened: Callable[[], Iterable[Connection]] = tuple,
+    ) -> None:
+        self.counters = counters
+        self.at_ns = 0
+        self.stalled_since_ns = 0
+        self.stalled_ports: set[UdpPort] = set()
+        self._ports = ports
+        self._opened = opened
+        self._held: dict[Connection, int] = {}  # since when each was not read to its end
+        self._read_since_ns: int | None = 0  # None: nothing is read
+
+    def turn(self, now_ns: int) -> None:
+        """Note that the loop turns. To be called about ten times a second and before each reading."""
+        if self.at_ns and now_ns - self.at_ns > STALL_NS:
+            self.counters.stalls += 1
+            self._note_held(self.at_ns)
+            if self._read_since_ns is not None:
+                self._read_since_ns = now_ns
+        self.at_ns = now_ns
+
+    def hold(self, now_ns: int) -> None:
+        """Note that nothing is read from now on."""
+        self._read_since_ns = None
+        self._note_held(now_ns)
+
+    def flow(self, now_ns: int) -> None:
+        """Note that everything is read again."""
+        self._read_since_ns = now_ns
+
+    def _note_held(self, since_ns: int) -> None:
+        if not self._held and not self.stalled_ports:
+            self.stalled_since_ns = since_ns
+        self.stalled_ports.update(self._ports)
+        for one in self._opened():
+            self._held.setdefault(one, since_ns)
+
+    def meet(self, connection: Connection, now_ns: int) -> None:
+        """Note a new connection: while nothing was accepted, it may have stood in the kernel's queue."""
+        if self._is_settling(now_ns):
+            self._held[connection] = self.stalled_since_ns
+
+    def forget(self, connection: Connection) -> None:
+        """Note that a connection has ended."""
+        self._held.pop(connection, None)
+
+    def settle(self, now_ns: int) -> None:
+        """Find the connections that have been read to their ends again. To be called in each turn."""
+        if self._held and not self._is_settling(now_ns):
+            for one in [c for c in self._held if not _waiting_bytes(c)]:
+                del self._held[one]
+
+    def _is_settling(self, now_ns: int) -> bool:
+        """Is nothing read, or has a sender that waited perhaps not gone on yet?"""
+        return self._read_since_ns is None or now_ns - self._read_since_ns < SETTLE_NS
+
+    def flags(self, connection: Connection, now_ns: int) -> int:
+        """Return what the record of a frame says of how long it may have waited to be read."""
+        since_ns = self._held.get(connection)
+        return 0 if since_ns is None else waited_flags(now_ns - since_ns)
+
+    @property
+    def open_since_ns(self) -> int | None:
+        """Since when messages may be waiting; None if all sockets were read to their ends since."""
+        return self.stalled_since_ns if self.stalled_ports or self._held else None
+
+
+def _waiting_bytes(connection: Connection) -> int:
+    """Return how much the kernel holds of a connection; 0 if it has ended."""
+    sock = connection.transport.get_extra_info("socket") if connection.transport is not None else None
+    if sock is None:
+        return 0
+    try:
+        (count,) = struct.unpack("=i", fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)))
+    except OSError:
+        return 0
+    return int(count)

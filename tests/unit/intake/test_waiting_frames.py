@@ -1,0 +1,129 @@
+"""Frames that waited in a connection which was not read: what is said of them, and how the merge finds their twins."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from receivers import ReceiverProcess, everything, free_port, make_pki
+
+from futago.intake.merge import WAITED_NS_MAX, WINDOW_NS, Copies, Merger
+from futago.intake.model import Flag, Mark, Protocol, waited_flags, waited_ns
+from futago.runtime.clock import S
+
+A, B = "m1", "m2"
+KEY = 7
+
+
+def feed(merger: Merger, member: str, at_ns: int, *, waited: int = 0) -> bool:
+    """Return whether a copy took effect."""
+    return bool(merger.feed(member, Copies([KEY], [at_ns], [False], [waited] if waited else [])))
+
+
+@pytest.mark.parametrize("seconds", [0.001, 1, 1.5, 2, 3, 12.1, 4000, 86_400])
+def test_the_length_is_kept_as_the_next_power_of_two_beside_the_other_flags(seconds: float) -> None:
+    length_ns = int(seconds * S)
+    flags = waited_flags(length_ns) | Flag.CUT
+    assert length_ns <= waited_ns(flags) <= max(2 * length_ns, S)
+    assert flags < 256 and flags & Flag.CUT
+    assert waited_ns(Flag.CUT) == waited_ns(0) == 0
+
+
+@pytest.mark.parametrize("is_late_first", [False, True])
+def test_a_copy_that_waited_and_its_twin_are_one_message_in_either_order(is_late_first: bool) -> None:
+    merger = Merger((A, B))
+    first, second = [(A, 100 * S, 0), (B, 160 * S, 64 * S)][:: -1 if is_late_first else 1]
+    assert feed(merger, first[0], first[1], waited=first[2])
+    assert not feed(merger, second[0], second[1], waited=second[2])
+    assert merger.waiting(A) == merger.waiting(B) == 0
+
+
+def test_two_copies_that_waited_both_are_one_message() -> None:
+    merger = Merger((A, B))
+    assert feed(merger, A, 160 * S, waited=64 * S)
+    assert not feed(merger, B, 130 * S, waited=32 * S)
+
+
+def test_what_was_received_after_the_wait_is_another_message() -> None:
+    merger = Merger((A, B))
+    assert feed(merger, B, 160 * S, waited=64 * S)  # its twin was lost
+    assert feed(merger, A, 160 * S + WINDOW_NS + 1)
+
+
+def test_what_was_received_before_the_wait_is_another_message() -> None:
+    merger = Merger((A, B))
+    assert feed(merger, A, 20 * S)
+    assert feed(merger, B, 160 * S, waited=64 * S)
+
+
+def test_a_repetition_within_the_wait_is_matched_one_by_one() -> None:
+    merger = Merger((A, B))
+    assert [feed(merger, A, at * S) for at in (100, 110, 130)] == [True] * 3
+    assert [feed(merger, B, 160 * S, waited=64 * S) for _ in range(4)] == [False, False, False, True]
+
+
+def test_a_wait_beyond_the_bound_is_not_believed() -> None:
+    merger = Merger((A, B))
+    assert feed(merger, A, 0)
+    assert feed(merger, B, 3 * WAITED_NS_MAX, waited=4 * WAITED_NS_MAX)
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[ReceiverProcess]:
+    pki = make_pki(tmp_path / "pki", "m1", "m2")
+    one = ReceiverProcess("m1", tmp_path / "m1", pki, peer="m2", peer_port=free_port(), journal_port=free_port())
+    one.start()
+    yield one
+    one.stop()
+
+
+def frames(receiver: ReceiverProcess, count: int) -> list[tuple[bytes, int]]:
+    """Return data and flags, when `count` frames have come."""
+    receiver.wait(lambda s: s["counters"]["syslog_tcp"] == count and s["own"]["last"] == s["own"]["synced"])
+    return [(r.data, r.flags) for r in everything(receiver.root / "own") if r.protocol == Protocol.SYSLOG_TCP]
+
+
+def marks(receiver: ReceiverProcess) -> list[tuple[int, Mark]]:
+    found = [r for r in everything(receiver.root / "own") if r.protocol == Protocol.CONTROL]
+    return [(r.time_ns, msgspec.msgpack.decode(r.data, type=Mark)) for r in found]
+
+
+def test_frames_that_waited_while_the_program_was_stopped_say_so_until_the_connection_is_read_to_its_end(
+    receiver: ReceiverProcess,
+) -> None:
+    process = receiver.process
+    assert process is not None
+    with socket.create_connection(("127.0.0.1", receiver.syslog_tcp)) as old:
+        old.sendall(b"<13>before\n")
+        assert frames(receiver, 1) == [(b"<13>before", 0)]
+        process.send_signal(signal.SIGSTOP)
+        stopped_s = time.monotonic()
+        old.sendall(b"<13>waits\n")
+        with socket.create_connection(("127.0.0.1", receiver.syslog_tcp)) as new:
+            new.sendall(b"<13>waits to be let in\n")
+            time.sleep(2.2)
+            process.send_signal(signal.SIGCONT)
+            length_ns = int((time.monotonic() - stopped_s) * S)
+            found = dict(frames(receiver, 3))
+        assert waited_ns(found[b"<13>waits"]) >= length_ns - S // 5
+        assert waited_ns(found[b"<13>waits to be let in"]) >= length_ns - S // 5
+        last_ns = marks(receiver)[-1][0]
+        receiver_passes(receiver, last_ns + 3 * S)
+        old.sendall(b"<13>after\n")
+        assert dict(frames(receiver, 4))[b"<13>after"] == 0
+    held = [(at, mark.open_since_ns) for at, mark in marks(receiver) if mark.open_since_ns is not None]
+    assert held and all(at - since >= length_ns - S // 5 for at, since in held if since is not None)
+    assert marks(receiver)[-1][1].open_since_ns is None
+
+
+def receiver_passes(receiver: ReceiverProcess, time_ns: int) -> None:
+    """Wait until the receiver has noted a mark after an instant."""
+    end = time.monotonic() + 10
+    while marks(receiver)[-1][0] < time_ns:
+        assert time.monotonic() < end
+        time.sleep(0.1)
