@@ -19,6 +19,7 @@ from futago.runtime.faults import OperatorFault, Refused, Unknown
 
 COMPILE_S_MAX = 600.0
 NICER = 5
+_URGENT = "--urgent"
 _REFUSED = 2  # exit code: a pattern is not one
 
 
@@ -28,8 +29,10 @@ class _Complaint(msgspec.Struct):
     code: str
 
 
-async def compile_beside(texts: Sequence[str], *, deadline_s: float = COMPILE_S_MAX) -> Automata:
-    """Return the automata of `texts`.
+async def compile_beside(
+    texts: Sequence[str], *, is_urgent: bool = False, deadline_s: float = COMPILE_S_MAX
+) -> Automata:
+    """Return the automata of `texts`; `is_urgent`: messages wait for them, so they are not made at low priority.
 
     Raises:
         OperatorFault: one of them is not a pattern.
@@ -40,6 +43,7 @@ async def compile_beside(texts: Sequence[str], *, deadline_s: float = COMPILE_S_
         sys.executable,
         "-m",
         "futago.intake.automaton",
+        *([_URGENT] if is_urgent else []),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -62,7 +66,8 @@ async def compile_beside(texts: Sequence[str], *, deadline_s: float = COMPILE_S_
 
 def main() -> int:
     """Compile what comes in; return the exit code."""
-    os.nice(NICER)
+    if _URGENT not in sys.argv:
+        os.nice(NICER)
     texts = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=list[str])
     try:
         made, code = compile_all(texts).pack(), 0

@@ -113,7 +113,7 @@ class Following:
                 return await asyncio.to_thread(lambda: RuleSet(monitors, Automata.unpack(stored)))
             except Corrupt as e:
                 self._context.log.warning("intake.automaton_unfit", error=str(e))
-        automata = await compile_beside(texts)
+        automata = await compile_beside(texts, is_urgent=not self.rules)
         made = await asyncio.to_thread(RuleSet, monitors, automata)
         content = await asyncio.to_thread(automata.pack)
 

@@ -37,7 +37,7 @@ async def test_what_one_member_compiled_the_other_takes_from_the_row(
     await ready(following(store))
     assert await all_rows(database, "SELECT count(*) FROM intake_automaton") == [(1,)]
 
-    async def never(texts: object) -> Automata:
+    async def never(texts: object, **how: object) -> Automata:
         raise AssertionError("it was compiled again")
 
     monkeypatch.setattr("futago.intake.following.compile_beside", never)

@@ -13,12 +13,13 @@ from futago.runtime.clock import S
 from futago.store.commit import Connection, Store
 from futago.web import message_search
 from futago.web.message_model import MessagePage
+from web_bench import Bench, until
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-async def filled(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+async def filled(store: Store, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Twenty messages a minute apart, in segments of six; all but the newest two are indexed."""
     monkeypatch.setattr(kept, "SEGMENT_ROWS", 6)
     for n in range(20):
@@ -29,6 +30,7 @@ async def filled(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
         await store.commit(lambda conn, one=one: kept.write(conn, [one], today=NOON.date()), name="t")  # type: ignore[misc]
     for segment in (1, 2):
         await store.commit(lambda conn, segment=segment: kept.index(conn, segment), name="t")  # type: ignore[misc]
+    await until(lambda: bench.rooms.serving.health().serving)  # on a busy machine the role was not heard meanwhile
     return store
 
 

@@ -18,7 +18,7 @@ from futago.store.commit import Store
 from futago.web import live
 from futago.web.live import LiveMessage, Onlooker
 from futago.web.message_model import MessageFilter
-from web_bench import STANDBY, Bench
+from web_bench import STANDBY, Bench, until
 
 
 @pytest.fixture
@@ -114,12 +114,13 @@ def test_a_look_at_a_flood_shows_some_of_it_and_counts_the_rest(tmp_path: Path) 
 
 @pytest.mark.parametrize("language", ["en", "ja"])
 async def test_the_page_shows_what_is_kept_and_what_is_found(
-    person: httpx.AsyncClient, store: Store, language: str
+    person: httpx.AsyncClient, bench: Bench, store: Store, language: str
 ) -> None:
     from test_message_search import NOON, Kept, kept
 
     many = [Kept(int(NOON.timestamp()) * 10**9 + n, "web1", "10.0.0.1", "syslog", 3, f"<b>{n}</b>") for n in range(205)]
     await store.commit(lambda conn: kept.write(conn, many, today=NOON.date()), name="t")
+    await until(lambda: bench.rooms.serving.health().serving)
     person.cookies.set("futago-language", language)
     page = await person.get("/messages")
     assert page.status_code == 200
