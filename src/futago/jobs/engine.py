@@ -189,8 +189,8 @@ class JobsEngine:
 
             specs = await self._context.store.read(read, name="jobs.definitions")
             for digest, spec in specs.items():
-                with contextlib.suppress(Corrupt):
-                    self._nets[digest] = read_net(spec)
+                with contextlib.suppress(Corrupt):  # in a thread: ten thousand jobs take a second
+                    self._nets[digest] = await asyncio.to_thread(read_net, spec)
 
     async def _begin(self) -> None:
         """Find sessions that were started by people, the API or a schedule, and begin them."""

@@ -6,6 +6,7 @@ are written out (resolve.py), and the whole is one row per content, however many
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from psycopg.types.json import Jsonb
 from pydantic import ValidationError
 
 from futago.jobs import store
-from futago.jobs.definitions import JobNet, read_net
+from futago.jobs.definitions import JobNet
 from futago.jobs.model import JobName, JobState, Operation, SessionId, SessionState, make_tree
 from futago.jobs.parameters import Parameter, values_of
 from futago.jobs.plan import Net, Unit
@@ -178,31 +179,32 @@ async def _kept(conn: Connection, spec: dict[str, Any]) -> tuple[str, Net]:
         await conn.execute("INSERT INTO job_definition VALUES (%s, %s) ON CONFLICT DO NOTHING", (digest, Jsonb(spec)))
         if await fetch(conn, "SELECT 1 FROM job_definition WHERE digest = %s FOR KEY SHARE", digest):
             break
-    return digest, plan_of(digest, spec)
+    return digest, await asyncio.to_thread(plan_of, digest, spec)  # ten thousand jobs take a second
 
 
 def plan_of(digest: str, spec: Mapping[str, Any]) -> Net:
     """Return the plan that a kept definition writes.
 
     Raises:
-        OperatorFault: references taken together make no sense: a circle, a name that is not there.
-        Corrupt: another version of the program wrote another shape.
+        OperatorFault: references taken together make no sense: a circle, a name that is not there; or another version
+            of the program wrote another shape.
     """
     if digest not in _plans:
         if len(_plans) >= PLANS_KEPT_MAX:
             _plans.pop(next(iter(_plans)))
-        _check(spec)
-        _plans[digest] = read_net(spec)
+        _plans[digest] = _checked(spec)
     return _plans[digest]
 
 
-def _check(spec: Mapping[str, Any]) -> None:
+def _checked(spec: Mapping[str, Any]) -> Net:
     try:
-        wrong = next(JobNet.model_validate(dict(spec)).complaints(), None)
-    except ValidationError:
-        return  # read_net says so
+        written = JobNet.model_validate(dict(spec))
+    except ValidationError as e:
+        raise _refused(f"The definition of job net `{spec.get('name')}` cannot be read: {e}") from e
+    wrong = next(written.complaints(), None)
     if wrong:
         raise _refused(f"Job net `{spec['name']}`, with everything that it refers to: {wrong[1]}.")
+    return written.net()
 
 
 async def _shut(conn: Connection, net: Net, day: date) -> list[str]:
@@ -215,7 +217,11 @@ async def _shut(conn: Connection, net: Net, day: date) -> list[str]:
     for name in sorted(names):
         if name not in specs:
             raise _refused(f"There is no calendar `{name}`.")
-        if not CalendarObject.model_validate(dict(specs[name])).calendar().is_open(day):
+        try:
+            calendar = CalendarObject.model_validate(dict(specs[name])).calendar()
+        except ValidationError as e:
+            raise _refused(f"Calendar `{name}` cannot be read: {e}") from e
+        if not calendar.is_open(day):
             shut.append(name)
     return shut
 
@@ -285,9 +291,14 @@ async def run_again(conn: Connection, session_id: int, job: str | None) -> list[
             code="jobs.refused",
         )
     runs = await read_runs(conn, [session_id])
+    plan = await asyncio.to_thread(plan_of, digest, spec)
+    if len(runs) < len(plan.units):  # retention has begun with it
+        raise OperatorFault(
+            f"Run {session_id} is too old: its jobs are being removed.", hint="Start the net anew.", code="jobs.refused"
+        )
     tree = make_tree(
         SessionId(session_id),
-        plan_of(digest, spec),
+        plan,
         SessionState(state),
         {r.job_name: r.standing for r in runs},
         variables=variables,
