@@ -21,7 +21,6 @@ HOSTS_SOON_S = 0.2  # after a new agent: they come in swarms
 PRUNE_S = 600.0
 PIECE_PAUSE_S = 0.2
 PIECES_MAX = 1_000  # of one round
-KEPT = timedelta(days=400)  # sessions that have ended
 
 
 class Upkeep:
@@ -55,16 +54,17 @@ class Upkeep:
         await self._context.store.commit(write, name="jobs.hosts")
 
     async def prune(self) -> None:
-        """Remove what is old, until cancelled."""
-        while True:
+        """Remove what is older than the settings say, until cancelled."""
+        days = self._context.settings.pair.job_history_days
+        while days:
             await asyncio.sleep(PRUNE_S)
             try:
-                await prune_round(self._context)
+                await prune_round(self._context, kept=timedelta(days=days))
             except WorldFault as e:
                 self._context.log.event("jobs.prune_put_off", why=str(e))
 
 
-async def prune_round(context: EngineContext, *, kept: timedelta = KEPT) -> int:
+async def prune_round(context: EngineContext, *, kept: timedelta) -> int:
     """Remove what ended longer ago than `kept`, piece by piece; return in how many pieces."""
     before = now_utc() - kept
 

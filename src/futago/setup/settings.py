@@ -78,6 +78,7 @@ class PairSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     watchdog_s: int = 0  # seconds without a sign of life until it resets the machine; 0: what the profile asks for
     returns_max: int = 20  # automatic returns of a member within 15 minutes, then it waits for a person; 0: no limit
     floating_more: list[str] = []  # further addresses that move with it, such as one of IPv6
+    job_history_days: int = 400  # sessions of job nets that ended earlier are removed; 0: never
     address: AddressSettings | None = None  # how they move, if not by themselves on one subnet
 
     @property
@@ -166,6 +167,7 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 SHOT_APART_S_MIN = 5.0
 WATCHDOG_S_MIN, WATCHDOG_S_MAX = 2, 300
 RETURNS_MAX = 1000
+JOB_HISTORY_DAYS_MAX = 36_500
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
 CHOICES = {
     "authority": {"register", "fence"},
@@ -256,6 +258,7 @@ def _check(s: Settings, where: Path) -> None:
         raise _fault(where, f"pair.watchdog_s is {s.pair.watchdog_s}; it must be {WATCHDOG_S_MIN} to {WATCHDOG_S_MAX}")
     if not 0 <= s.pair.returns_max <= RETURNS_MAX:
         raise _fault(where, f"pair.returns_max is {s.pair.returns_max}; it must be 0 (no limit) to {RETURNS_MAX}")
+    _check_history(s, where)
     for m in s.members:
         check_name(m.name, what=f"{where}: members.name")
         for device in m.fence:
@@ -268,6 +271,12 @@ def _check(s: Settings, where: Path) -> None:
     _check_floating(s, where)
     if wrong := thirdvote.problem(s.third_vote, authority=s.pair.authority, jurors=len(s.jurors)):
         raise _fault(where, wrong)
+
+
+def _check_history(s: Settings, where: Path) -> None:
+    days = s.pair.job_history_days
+    if not 0 <= days <= JOB_HISTORY_DAYS_MAX:
+        raise _fault(where, f"pair.job_history_days is {days}; it must be 0 to {JOB_HISTORY_DAYS_MAX}")
 
 
 def _check_floating(s: Settings, where: Path) -> None:

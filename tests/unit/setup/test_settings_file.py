@@ -123,6 +123,7 @@ password_file = "/etc/futago/secrets/fence-m1.password"
         ('driver = "ipmy"', 'driver = "ipmi"', "members.m1.fence.driver is `ipmy`"),
         ('floating_ip = "x"', 'floating_ip = "192.0.2.100/24"', "pair.floating_ip"),
         ('profile = "slow"\n[[members]]', "[[members]]", "pair.profile is `slow`; it must be one of default, fast, vm"),
+        ("job_history_days = -1\n[[members]]", "[[members]]", "pair.job_history_days is -1; it must be 0 to 36500"),
         ("returns_max = -1\n[[members]]", "[[members]]", "pair.returns_max is -1; it must be 0"),
         ('floating_ip = "192.0.2.11/24"', 'floating_ip = "192.0.2.100/24"', "named twice, or is a member's own"),
         ('floating_more = ["fd00::1"]', 'floating_ip = "192.0.2.100/24"', "floating_more needs pair.floating_ip"),
