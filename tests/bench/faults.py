@@ -41,14 +41,14 @@ Line = dict[str, Any]
 
 
 def wanted(only: str) -> list[Scene]:
-    """Return the scenes that `--only` names: F05 is every form of F05, F05-out that one."""
+    """Return the scenes that `--only` names, in its order: F05 is every form of F05, F05-out that one."""
     if not only:
         return list(SCENES)
     names = only.split(",")
     unknown = [n for n in names if not any(n in (s.name, s.fault) for s in SCENES)]
     if unknown:
         sys.exit(f"faults.py: there is no {', '.join(unknown)}; there are {', '.join(s.name for s in SCENES)}")
-    return [s for s in SCENES if s.name in names or s.fault in names]
+    return list(dict.fromkeys(s for n in names for s in SCENES if n in (s.name, s.fault)))
 
 
 def version() -> str:

@@ -48,7 +48,8 @@ def test_every_scene_is_a_form_of_a_pattern_and_every_pattern_has_a_scene() -> N
 
 def test_a_fault_names_all_its_forms_and_a_form_itself() -> None:
     assert len(wanted("F05")) > 3
-    assert [s.name for s in wanted("F05-out,F08")] == ["F05-out", "F08"]
+    assert [s.name for s in wanted("F08,F05-out")] == ["F08", "F05-out"]
+    assert [s.name for s in wanted("F09-web,F09")] == ["F09-web", "F09"]
 
 
 def test_a_row_is_good_only_if_nothing_was_lost_and_both_figures_are_known() -> None:
