@@ -153,7 +153,7 @@ class Guard:
                 self._watch.hold(msgspec.json.decode(data, type=Handle), now_at())
             except BlockingIOError:
                 return
-            except msgspec.MsgspecError as e:
+            except (msgspec.MsgspecError, ValueError) as e:
                 self._log.warning("guard.nonsense", error=str(e))
 
     async def _perform(self, will: Handle, why: str) -> bool:

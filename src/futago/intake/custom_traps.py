@@ -54,11 +54,12 @@ _decode = msgspec.json.Decoder(Trap).decode
 
 
 def read(data: bytes) -> Trap | None:
-    """Return the trap in a record; None if it is none."""
+    """Return the trap in a record; None if it is none, or holds NUL, which no database takes."""
     try:
-        return _decode(data)
-    except msgspec.MsgspecError:
+        trap = _decode(data)
+    except (msgspec.MsgspecError, ValueError):  # ValueError: text that is not UTF-8
         return None
+    return None if any("\0" in text for text in (trap.text, trap.host, trap.account)) else trap
 
 
 class _Known(NamedTuple):

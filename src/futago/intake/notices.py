@@ -29,7 +29,7 @@ def read(data: bytes) -> Notice | None:
     """Return the notice in a record; None if it is none."""
     try:
         return _decode(data)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError):  # ValueError: text that is not UTF-8
         return None
 
 

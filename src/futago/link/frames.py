@@ -67,7 +67,7 @@ class FrameStream(Generic[M]):
             raise EOFError("the other side closed the conversation") from e
         try:
             return self._decoder.decode(body)
-        except (msgspec.DecodeError, msgspec.ValidationError) as e:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as e:  # ValueError: text that is not UTF-8
             raise RemoteProtocolFault(f"undecodable frame: {e}") from e
 
     async def close(self) -> None:

@@ -152,7 +152,7 @@ class EtcdCell:
             raise
         try:
             answer = msgspec.json.decode(found.body, type=_Answer, strict=False)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, ValueError):
             answer = _Answer(error=found.body[:120].decode("utf-8", "replace"))
         if found.status == 200 and not answer.error:
             return answer

@@ -215,7 +215,7 @@ def _decode(raw: bytes) -> Request:
     try:
         request: Request = msgspec.json.decode(raw, type=Request)
         return request
-    except (msgspec.DecodeError, msgspec.ValidationError) as e:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as e:
         raise OperatorFault(
             f"The request cannot be understood: {e}.",
             hint="Install the same version on both machines.",
