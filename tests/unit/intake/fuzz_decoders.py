@@ -2,13 +2,14 @@
 
 `python tests/unit/intake/fuzz_decoders.py --seconds 3600 [--seed N] [--only NAME]`. An input that reaches a new edge (from
 line to line) of the intake's code is kept and mutated further. An input fails if it raises what its target may not raise,
-or takes longer than HANG_S; it is printed in hexadecimal digits, and the program ends with 1. The memory at the end is
-printed, too: it must not grow with the number of inputs.
+or takes longer than HANG_S; it is printed in hexadecimal digits, and the program ends with 1. The memory before and after
+is printed, too: it must not grow with the number of inputs, but for the inputs that are kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import random
 import resource
 import sys
@@ -20,20 +21,33 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import msgspec
+from pydantic import ValidationError
 from test_snmp_decoder import SAMPLE, v1_trap
 from test_snmp_security import ENGINE, SAMPLE_PLAIN, SAMPLE_PRIV, SECURITY, USERS
 
-from futago.intake import segment, syslog
+from futago.intake import notices, segment, syslog
+from futago.intake.custom_traps import Trap, read
 from futago.intake.framing import SyslogFraming
 from futago.intake.informs import answered_inform, wants_answer_v3
-from futago.intake.model import Record
+from futago.intake.journal import new_incarnation
+from futago.intake.listen import Addresses, Counters
+from futago.intake.mib_names import hinted
+from futago.intake.mib_program import imported, module_names
+from futago.intake.model import Protocol, Record
 from futago.intake.options import Snmp
+from futago.intake.own import OwnJournal
 from futago.intake.relp import RelpFraming
+from futago.intake.relp_server import RelpConnection, RelpDesk
 from futago.intake.snmp import normalised
+from futago.intake.telling import host_named, tell
 from futago.intake.traps import TrapCounters, TrapReader
+from futago.intake.turns import Turns
 from futago.intake.usm_desk import Question
 from futago.intake.usm_program import Answerer
+from futago.runtime.clock import S
 from futago.runtime.faults import RemoteProtocolFault
+from futago.web.api.traps import NewTrap, _text
 
 HANG_S = 1.0
 INPUT_BYTES_MAX = 4096
@@ -92,7 +106,133 @@ def _stream(data: bytes) -> None:
 
 
 def _relp(data: bytes) -> None:
-    RelpFraming().receive_data(data)
+    whole, pieces = RelpFraming(), RelpFraming()
+    frames, piecewise = whole.receive_data(data), []
+    for at in range(0, len(data), 7):
+        piecewise += pieces.receive_data(data[at : at + 7])
+        assert pieces.pending_bytes <= INPUT_BYTES_MAX
+    assert frames == piecewise
+
+
+class _Connection(asyncio.Transport):
+    """What a RELP connection speaks into; nothing is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_over = False
+
+    def write(self, data: object) -> None:
+        assert not self.is_over
+
+    def close(self) -> None:
+        self.is_over = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.is_over
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
+
+class _Journal(OwnJournal):
+    """A journal without a disk, whose clock is set: it numbers, and is handed over at once."""
+
+    def __init__(self) -> None:
+        self.incarnation = new_incarnation(None)
+        self.sequence = 0
+        self.is_disk_short = False
+        self.clock = _Clock()  # type: ignore[assignment]
+
+    @property
+    def is_congested(self) -> bool:
+        return self.is_disk_short
+
+    def add(self, data: bytes, **about: object) -> None:  # type: ignore[override]
+        self.sequence += 1
+
+    def hand(self) -> None:
+        pass
+
+
+class _Clock:
+    """A steady clock that goes on by what an input says."""
+
+    at_ns = 1
+
+    def now_ns(self) -> int:
+        return self.at_ns
+
+
+def _relp_clients(data: bytes) -> None:
+    """Several clients that break off, pause, do not read, come again; `data` says what happens, in pieces."""
+    journal = _Journal()
+    durable = [0]
+    counters = Counters()
+    desk = RelpDesk(
+        journal=journal,
+        addresses=Addresses(),
+        turns=Turns(counters),
+        counters=counters,
+        durable=lambda: durable[0],
+    )
+    client = RelpConnection(desk)
+    client.connection_made(_Connection())
+    for piece in data.split(b"\xfe"):
+        what, rest = piece[:1], piece[1:]
+        if what == b"~":
+            client.connection_lost(None)
+            client = RelpConnection(desk)
+            client.connection_made(_Connection())
+        elif what == b"%":
+            durable[0] = journal.sequence
+            desk.release()
+        elif what == b"^":
+            journal.clock.at_ns += len(rest) * 10 * S  # type: ignore[misc]
+            desk.tend(journal.clock.now_ns())
+        elif what in (b"<", b">"):
+            (client.pause_writing if what == b"<" else client.resume_writing)()
+        elif what in (b"(", b")"):
+            (client.pause if what == b"(" else client.resume)()
+            journal.is_disk_short = what == b"("
+        if client.transport is not None and not client.transport.is_closing():
+            client.data_received(rest)
+        assert desk.unfinished_bytes == sum(one.unfinished_bytes for one in desk.opened)
+    client.connection_lost(None)
+    assert not desk.unfinished_bytes
+
+
+def _custom(data: bytes) -> None:
+    """A custom trap as a client posts it, and any bytes where its record should be."""
+    told = tell(Record(1, 10**18, Protocol.CUSTOM_TRAP, 0, bytes(16), 0, data), _readers[0])
+    host_named(Record(1, 10**18, Protocol.CUSTOM_TRAP, 0, bytes(16), 0, data))
+    _can_be_stored(told.text, *map(str, told.fields.values()))
+    notices.read(data)
+    try:
+        new = NewTrap.model_validate_json(data)
+    except ValidationError:
+        return
+    kept = Trap("a", "k", new.message, new.host, {name: _text(value) for name, value in new.fields.items()})
+    assert read(msgspec.json.encode(kept)) == kept
+
+
+def _names(data: bytes) -> None:
+    """A display hint, with a value; and a text that is searched for the names of MIB modules."""
+    hint, _, value = data.partition(b"\n")
+    shown = hinted(hint.decode("latin-1"), value)
+    assert shown is None or len(shown) <= 70 * INPUT_BYTES_MAX
+    text = data.decode("latin-1")
+    module_names(text)
+    imported(text)
+
+
+def _can_be_stored(*texts: str) -> None:
+    for text in texts:
+        assert "\0" not in text
+        text.encode()
 
 
 def _records(data: bytes) -> None:
@@ -101,6 +241,8 @@ def _records(data: bytes) -> None:
     segment.resume(data, 0, after=0)
 
 
+TRAP = msgspec.json.encode(Trap("probe", "k1", "down", "web1", {"n": "1"}))
+MIB = b'X-MIB DEFINITIONS ::= BEGIN IMPORTS a, b FROM Y-MIB; -- c\nx OBJECT IDENTIFIER ::= { y 1 } "t" END'
 _answerer = Answerer(SECURITY, ENGINE)
 _readers = [TrapReader(Snmp(communities=["public"], users=USERS), TrapCounters())]
 
@@ -123,6 +265,16 @@ def targets() -> list[Target]:
         Target("syslog", _line, lines),
         Target("framing", _stream, [b"12 <13>counted!\n<13>a line\n", b"99999 <", b"0 <13>"]),
         Target("relp", _relp, [b"1 open 5 hello\n2 syslog 5 <13>a\n3 close 0\n"], (RemoteProtocolFault,)),
+        Target(
+            "relp-clients",
+            _relp_clients,
+            [
+                b"1 open 5 hello\n2 syslog 5 <13>a\n\xfe~2 syslog 5 <13>a\n\xfe%\xfe^0000000\xfe3 close 0\n",
+                b"1 syslog 5 <13>\xfe(\xfe)\xfe<\xfe>\xfe^0000000",
+            ],
+        ),
+        Target("custom", _custom, [b'{"message":"down","host":"a","fields":{"n":1,"x":"y","t":true}}', TRAP]),
+        Target("names", _names, [b"2d-1d-1d,1d:1d\n\x07\xe6\x01", b"*1x:/1a\n\x02ab", MIB]),
         Target("journal", _records, [record, record * 3]),
     ]
 
@@ -202,6 +354,11 @@ def fuzz(target: Target, seconds: float, seed: int) -> str:
     return ""
 
 
+def memory_mib() -> int:
+    """Return what this process has in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=60)
@@ -210,10 +367,11 @@ def main() -> int:
     args = parser.parse_args()
     chosen = [t for t in targets() if not args.only or t.name == args.only]
     for target in chosen:
+        before, began_cpu_s = memory_mib(), time.process_time()
         wrong = fuzz(target, args.seconds / len(chosen), args.seed)
-        kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(f"{target.name}: seed {args.seed}, {target.runs} inputs, {len(target.corpus)} kept,", end=" ")
-        print(f"{len(target.edges)} edges, {kib >> 10} MiB {wrong}", flush=True)
+        cpu_s = time.process_time() - began_cpu_s
+        print(f"{len(target.edges)} edges, {cpu_s:.0f} s of CPU, {before} to {memory_mib()} MiB {wrong}", flush=True)
         if wrong:
             return 1
     return 0
