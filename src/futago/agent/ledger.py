@@ -91,8 +91,9 @@ class Ledger:
 
     # --- written ------------------------------------------------------------------------------------------------------
 
-    def load(self) -> None:
-        """Read what an earlier agent process wrote. A torn line is the end: nothing behind it was acknowledged.
+    def load(self) -> bool:
+        """Read what an earlier agent process wrote; False if there is no file. A torn line is the end: nothing behind
+        it was acknowledged.
 
         Raises:
             Refused: the file cannot be read.
@@ -101,13 +102,14 @@ class Ledger:
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
-            return
+            return False
         except OSError as e:
             raise Refused(f"{self._path} cannot be read: {e}") from e
         if not content.startswith(_MAGIC):
             raise Corrupt(f"{self._path}: not a ledger of runs")
         for kind, body in _lines(content):
             self._note(kind, body)
+        return True
 
     def begin(self, found: Iterable[str]) -> None:
         """Begin a new file with everything that is open, and with the runs `found` on the disk beside it.

@@ -93,21 +93,31 @@ class Records:
         try:
             self._runs.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(self._gone, ignore_errors=True)
-            self._ledger.load()
+            has_ledger = self._ledger.load()
             gone = set(self._ledger.gone_ids)
             there = {entry.name for entry in os.scandir(self._runs) if entry.is_dir(follow_symlinks=False)}
             for run_id in there & gone:
                 self._clear(run_id)
             there -= gone
+            for run_id in [i for i in there if has_ledger and self._was_never_taken(i)]:
+                self._clear(run_id)
+                there.discard(run_id)
             for run_id in (
                 set(self._ledger.open_ids) - there
             ):  # lost in a power cut: its end has to be told all the same
                 self.where(run_id).mkdir(mode=0o700, exist_ok=True)
-            self._ledger.begin(run_id for run_id in sorted(there) if self._is_order(run_id))
+            self._ledger.begin(sorted(there))
             sync_directory(self._runs.parent)
-            return sorted(there | set(self._ledger.open_ids))
+            return sorted(self._ledger.open_ids)
         except OSError as e:
             raise Refused(f"{self._runs} cannot be used: {e}") from e
+
+    def _was_never_taken(self, run_id: str) -> bool:
+        """Tell whether the directory is what a crash left of an order that was just being written: then no shim has
+        ever seen it, for the ledger comes first. It has to go before any member asks: who was told that we hold the
+        run would wait for its end for ever.
+        """
+        return not (self._ledger.has(run_id) or self._is_order(run_id) or self.has_trace(run_id))
 
     def _is_order(self, run_id: str) -> bool:
         try:
@@ -151,7 +161,7 @@ class Records:
         """Return what is on the disk about a run, and whether its shim is alive.
 
         Raises:
-            Corrupt: there is no readable order: it was never acknowledged, or the disk is damaged.
+            Corrupt: there is no readable order: a power cut took it, or the disk is damaged.
         """
         where = self.where(run_id)
         content = _read(where / "order.json")
@@ -173,8 +183,8 @@ class Records:
         return Found(record, observed, keeper)
 
     def has_trace(self, run_id: str) -> bool:
-        """Tell whether this run was ever taken (used where the order itself is unreadable)."""
-        return self._ledger.has(run_id) or (self.where(run_id) / "started").exists()
+        """Tell whether a shim or the agent has ever done anything about the run (where its order is unreadable)."""
+        return (self.where(run_id) / "started").exists() or self.has_end(run_id)
 
     def has_end(self, run_id: str) -> bool:
         """Tell whether the run's end is known, though its order is unreadable."""

@@ -337,18 +337,15 @@ class RunKeeper:
                 )
 
     async def _settle_unreadable(self, run: HeldRun, error: str) -> None:
-        """An order that cannot be read was never acknowledged, unless the disk is damaged: then a trace of its start
-        may be there.
+        """A power cut took the order of a run that was taken. It must not just vanish: members may know that it is
+        here.
         """
         if await asyncio.to_thread(self._records.has_end, run.run_id):
             self._ended(run)
-        elif await asyncio.to_thread(self._records.has_trace, run.run_id):
-            self._log.error("run.order_unreadable", run_id=run.run_id, error=error)
-            why = "the host lost power during the run, and its record with it"
-            await self._end_by_verdict(run, Outcome.UNKNOWN, why)
-        else:
-            self._runs.pop(run.run_id, None)
-            await asyncio.to_thread(self._records.remove, [run.run_id])
+            return
+        self._log.error("run.order_unreadable", run_id=run.run_id, error=error)
+        why = "the host lost power during the run, and its record with it"
+        await self._end_by_verdict(run, Outcome.UNKNOWN, why)
 
     async def _start_again(self, run: HeldRun, order: Order) -> None:
         if run.starts >= STARTS_MAX:

@@ -225,7 +225,9 @@ class Session:
                     absent.append(run_id)
                 case Phase.ENDED:
                     self._to_deliver[run_id] = None
-                case Phase.TAKING | Phase.HELD:
+                case Phase.TAKING:
+                    pass  # the disk may refuse it yet: its answer follows, and who misses that asks again
+                case Phase.HELD:
                     held.append(run_id)
         if ask.all_ended:
             self._to_deliver.update(dict.fromkeys(self._keeper.ended_ids))

@@ -166,7 +166,8 @@ class Ask(msgspec.Struct, frozen=True, tag="ask"):
 
 class RunsReport(msgspec.Struct, frozen=True, tag="report"):
     """Answer to Ask: `held` were taken and have not ended, `absent` were never taken. For those that ended, RunEnded
-    follows. `stopped`: answer to Stop, never taken; nothing that was sent before can start them any more.
+    follows; those that are just being taken are in neither. `stopped`: answer to Stop, never taken; nothing that was
+    sent before can start them any more.
     """
 
     held: list[str]
