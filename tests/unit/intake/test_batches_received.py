@@ -75,7 +75,7 @@ def test_a_walk_finds_what_a_scan_finds(messages: list[tuple[bytes, bytes, int]]
     after = data.draw(st.integers(0, 3))
     through = data.draw(st.none() | st.integers(0, 8))
     scanned = scan(cut, after=after, through=through)
-    walked = walk(cut, after=after, through=through, choose=Protocol.SNMP_UDP)
+    walked = walk(cut, after=after, through=through, choose={Protocol.SNMP_UDP})
     assert (walked.end, walked.is_damaged) == (scanned.end, scanned.is_damaged)
     assert walked.chosen == [r for r in scanned.records if r.protocol == Protocol.SNMP_UDP]
     if scanned.records:
