@@ -105,6 +105,7 @@ class Walk:
             row = Step(self.world(), scene).run()
         line: Line = {**json.loads(row.line()), "ok": row.is_good, "took_s": round(time.monotonic() - began, 1)}
         line |= {"utc": datetime.now(UTC).isoformat(timespec="seconds"), "profile": self._profile, **self._about}
+        line["load"] = round(os.getloadavg()[0], 1)
         try:
             self._heal()
         except FutagoFault as e:
@@ -169,7 +170,11 @@ def _about(lines: list[Line]) -> list[str]:
     for words, some in sorted(groups.items(), key=lambda g: -len(g[1])):
         names = "all rows" if len(groups) == 1 else ", ".join(_name(x) for x in some) if told else "the other rows"
         began, ended = min(x["utc"] for x in some), max(x["utc"] for x in some)
-        told.append(f"Measured {began[:16].replace('T', ' ')} to {ended[:16].replace('T', ' ')} UTC, {names}: {words}.")
+        loads = [x["load"] for x in some if "load" in x]
+        load = f", load average {min(loads):.0f} to {max(loads):.0f}" if loads else ""
+        told.append(
+            f"Measured {began[:16].replace('T', ' ')} to {ended[:16].replace('T', ' ')} UTC, {names}: {words}{load}."
+        )
     resent = sum(x["resent"] for x in lines)
     if resent:
         told.append(

@@ -350,9 +350,9 @@ class Step:
         """Wait for a protected pair; if it does not come by itself, by the one command."""
         self.shift.plug()
         end = time.monotonic() + 2.0
-        while not self._is_protected() and time.monotonic() < end:
+        while not (is_protected := self._told().get("protected")) and time.monotonic() < end:
             time.sleep(0.2)
-        if not self._is_protected():
+        if not is_protected:
             self.row.command = "futago recover"
             self.row.attempts = recover(self.lab)
         moved = any(rule.startswith(("T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "R")) for rule in logs.rules())
@@ -361,9 +361,6 @@ class Step:
         later = self._told()
         if not later.get("protected"):
             self.row.why.append(f"not protected two seconds later: {explain(later or None)}")
-
-    def _is_protected(self) -> bool:
-        return bool((self.lab.pair_status() or {}).get("protected"))
 
     def _told(self) -> dict[str, Any]:
         """Return the first answer of any member: on a busy machine both may be too slow to say anything."""
