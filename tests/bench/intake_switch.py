@@ -1,8 +1,9 @@
 """Switches under a flood of messages: `python tests/bench/intake_switch.py`, one JSON object a figure.
 
 A sender outside the pair gives every message to both members, 10,000 a second, by UDP; every `--match-every`-th is to become
-an event. Meanwhile the service is switched: power cuts, planned switchovers, PostgreSQL killed, the whole machine hung, and
-the manager and the receiver of the primary killed. Afterwards the events are held against what the sender counted:
+an event. Meanwhile the service is switched: power cuts of the primary and of the standby, planned switchovers, PostgreSQL killed,
+the whole machine hung, and the manager, the controller and the receiver of the primary killed. Afterwards the events are held
+against what the sender counted:
 
     intake.switch.lost    sent, and no event
     intake.switch.twice   more than one event
@@ -28,7 +29,7 @@ from intake_receive import say as figure
 from jobs_switch import KINDS, kill
 from senders import MEMBERS, end
 
-from futago.lab.lab import Lab
+from futago.lab.lab import PROGRAM, Lab
 from futago.lab.pair import apply, form_pair, wait_protected
 from futago.lab.progress import say
 from futago.runtime.faults import OperatorFault
@@ -36,7 +37,17 @@ from futago.runtime.faults import OperatorFault
 HERE = Path(__file__).resolve().parent
 ASKED_MAX = 10
 SENDER = "/opt/lab/flood.py"
-KINDS_HERE = {**KINDS, "receiver-kill": kill("receiver")}
+
+
+def standby_cut(lab: Lab) -> int:
+    """Cut the standby's power. Nobody fenced it, so nobody powers it on unasked."""
+    at = int(lab.fault("power-cut", "standby")["at"])
+    time.sleep(3)
+    lab.host(lab.resolve("primary")).run([PROGRAM, "recover"], deadline_s=240)
+    return at
+
+
+KINDS_HERE = {**KINDS, "receiver-kill": kill("receiver"), "standby-cut": standby_cut}
 MONITOR = r"""
 kind: Monitor
 name: flood
