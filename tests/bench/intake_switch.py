@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "lab"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from api import Api
+from failover import lift_limit
 from intake_receive import say as figure
 from jobs_switch import KINDS, kill
 from senders import MEMBERS, end
@@ -156,6 +157,7 @@ def main() -> int:
         lab.up(owner_pid=os.getpid(), say=say)
         form_pair(lab, say=say)
         wait_protected(lab, deadline_s=240)
+        lift_limit(lab)
         kinds = args.kinds.split(",")
         is_good = measured(lab, Api(lab), rate=args.rate, every=args.match_every, switches=args.switches, kinds=kinds)
     finally:
