@@ -251,6 +251,8 @@ class RelpConnection(asyncio.Protocol):
 
     def _take(self, frame: RelpFrame) -> None:
         assert self.transport is not None
+        if self._is_closing:
+            return  # it has said goodbye: what comes behind that is acknowledged by nobody
         if frame.command == b"syslog":
             self._message(frame)
         elif frame.command == b"open":
