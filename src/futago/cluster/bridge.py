@@ -352,7 +352,7 @@ class Controller:
         """Return the role line; inert until the first decision."""
         if self.decision is None:
             return {"role": "none", "epoch": 0, "solo": False, "gate": "closed", "outward": False, "primary": None}
-        return status_room.role_line(self.facts, self.decision)
+        return status_room.role_line(self.facts, self.decision, self.board.turn)
 
     def tell_status(self) -> dict[str, Any]:
         """Return the status."""

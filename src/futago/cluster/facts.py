@@ -50,6 +50,7 @@ class Board:
     wants: Wants | None = None
     wants_since: At = NEVER
     journals_complete: bool = False
+    journals_settled: bool = False
     service_ok: bool = True
     manager_ok: bool = True
     maintenance: bool = False
@@ -61,11 +62,20 @@ class Board:
     woke_at: At | None = None
     contact_before: At | None = None
     bell: asyncio.Event = field(default_factory=asyncio.Event)
+    turn: int = (
+        0  # another one whenever commits begin or cease to wait for the peer; what was settled before counts no more
+    )
+
+    def __post_init__(self) -> None:
+        self.turn = self.started_at  # no number of an earlier controller comes again
 
     def put(self, **changes: Any) -> None:
         """Set facts by name; ring the bell if one of them changed."""
         for name, value in changes.items():
             if getattr(self, name) != value:
+                if name == "pg" and (value.enforced is True) != (self.pg.enforced is True):
+                    self.turn += 1
+                    self.journals_settled = False
                 setattr(self, name, value)
                 self.bell.set()
 
@@ -101,6 +111,7 @@ class Board:
             wants=self.wants,
             wants_since=self.wants_since,
             journals_complete=self.journals_complete,
+            journals_settled=self.journals_settled,
             service_ok=self.service_ok,
             manager_ok=self.manager_ok,
             maintenance=self.maintenance,

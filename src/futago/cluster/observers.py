@@ -41,7 +41,10 @@ RECHECK_SOON_S = 0.25
 
 
 class Journals:
-    """Are both journals of messages complete on both members? Asked of the receiver here."""
+    """Are both journals of messages complete on both members, and is nothing told safe any more that only this one has?
+
+    Asked of the receiver here. That it tells nothing safe alone counts only as an answer to the role line of this turn.
+    """
 
     def __init__(self, board: Board, *, path: Path = paths.RECEIVER_SOCKET) -> None:
         self._board, self._path = board, path
@@ -51,7 +54,8 @@ class Journals:
         """Ask for ever."""
         while True:
             self.said = await self._ask()
-            self._board.put(journals_complete=bool(self.said.get("complete")))
+            is_settled = bool(self.said.get("settled")) and self.said.get("turn") == self._board.turn
+            self._board.put(journals_complete=bool(self.said.get("complete")), journals_settled=is_settled)
             await asyncio.sleep(JOURNAL_S)
 
     async def _ask(self) -> dict[str, Any]:

@@ -308,14 +308,19 @@ def role_word(facts: Facts, decision: Decision) -> str:
     return "standby" if decision.state is not PairState.BLOCKED else "none"
 
 
-def role_line(facts: Facts, decision: Decision) -> Json:
-    """Return the line of the role stream. The gate counts as open only while the decision is to serve."""
+def role_line(facts: Facts, decision: Decision, turn: int = 0) -> Json:
+    """Return the line of the role stream. The gate counts as open only while the decision is to serve.
+
+    `solo` says that what is safe here is safe. It ends before the other member is counted on again: with the
+    waiting of commits, not with the view that follows. `turn` tells that from an earlier time; the receiver says it back.
+    """
     view = facts.durable.view
     is_open = facts.gate is Gate.OPEN and decision.is_serving
     return {
         "role": role_word(facts, decision),
         "epoch": 0 if view is None else view.epoch,
-        "solo": view is not None and view.is_solo,
+        "solo": view is not None and view.is_solo and facts.pg.enforced is not True,
+        "turn": turn,
         "gate": "open" if is_open else "closed",
         "outward": decision.may_act_outward,
         "primary": None if view is None else view.primary,

@@ -100,6 +100,7 @@ class Receiver:
         self._is_paused = False
         self._notices = Notices(config.me)
         self._journal_bytes = 0
+        self._told_alone = 0  # up to here senders were told so while only this disk counted
         self._role = RoleWatch(config.controller)
         self.options = OptionsWatch(config.options)
         self._option_servers = OptionServers(
@@ -205,11 +206,26 @@ class Receiver:
         """Return our last sequence that is where it must be before its sender may be told: on both disks; on this one
         while the other member is known to be out, or does not exist.
         """
-        role, acked, own = self._role.role, self.upstream.acked, self.journal.synced_sequence
-        if self.upstream.peer is None or (role.role is RoleKind.PRIMARY and role.solo):
+        own = self.journal.synced_sequence
+        if self._is_alone:
+            self._told_alone = own
             return own
-        is_ours = acked is not None and acked.incarnation == self.journal.incarnation.id
-        return min(own, acked.sequence) if is_ours and acked is not None else 0
+        return min(own, self._peer_has)
+
+    @property
+    def _is_alone(self) -> bool:
+        role = self._role.role
+        return self.upstream.peer is None or (role.role is RoleKind.PRIMARY and role.solo)
+
+    @property
+    def _peer_has(self) -> int:
+        """Our last sequence that the other member has on its disk."""
+        acked = self.upstream.acked
+        return acked.sequence if acked is not None and acked.incarnation == self.journal.incarnation.id else 0
+
+    def is_settled(self) -> bool:
+        """Return whether the other member has all that a sender was told is safe, and none is told before it has."""
+        return not self._is_alone and self.upstream.is_connected and self._peer_has >= self._told_alone
 
     async def _listen(self) -> None:
         config, loop = self._config, asyncio.get_running_loop()
@@ -380,7 +396,7 @@ class Receiver:
         """Return what `futago status` needs (docs/internals/intake.md)."""
         now_s = asyncio.get_running_loop().time()
         self._count()
-        position, acked, role = self.copy.position, self.upstream.acked, self._role.role
+        position, role = self.copy.position, self._role.role
         return {
             "incarnation": self.journal.incarnation.id,
             "own": {"last": self.journal.sequence, "synced": self.journal.synced_sequence},
@@ -390,13 +406,15 @@ class Receiver:
             },
             "sync": {
                 "connected": self.upstream.is_connected and self.downstream.is_connected,
-                "peer_has": acked.sequence if acked and acked.incarnation == self.journal.incarnation.id else 0,
+                "peer_has": self._peer_has,
                 "error": self.upstream.last_error or self.downstream.last_error,
                 "peer_ahead_ns": self.upstream.clock.ahead_ns,
             },
             "complete": self.upstream.is_complete(now_s) and self.downstream.is_complete(now_s),
             "role": str(role.role),
             "solo": role.solo,
+            "settled": self.is_settled(),
+            "turn": role.turn,
             "unbound": [*self._unbound, *self._option_servers.faults],
             "options_fault": self.options.fault,
             "fault": self.journal.writer.fault or self.copy.writer.fault,

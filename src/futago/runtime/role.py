@@ -56,7 +56,8 @@ class Role:
 
     role: RoleKind = RoleKind.NONE
     epoch: int = 0
-    solo: bool = False
+    solo: bool = False  # what is on this member's disk is safe: nobody counts on the other one
+    turn: int = 0  # the receiver says it back with what it knows of `solo`
     gate: GateState = GateState.CLOSED
     outward: bool = False
     primary: str | None = None

@@ -130,6 +130,8 @@ class Executor:
             m.disk = _written(before, action)
             if isinstance(action, PersistView):
                 self.world.checker.on_view(m, before.view, action.view)
+                if action.view.primary == m.name and not action.view.is_solo:
+                    self.world.messages.counted_on(m.other)
 
         def write() -> None:
             if m.v is v:

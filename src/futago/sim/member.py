@@ -63,6 +63,8 @@ class SimMember:
         self.manager_ok = True
         self.maintenance = False
         self.is_leaving = False
+        self.is_told_alone = False  # its receiver's newest role line: what is safe here is safe
+        self.is_settled = True  # what its receiver said of that last; see Facts.journals_settled
         self.met_epoch = Epoch(0)  # on tmpfs
         self.disk_hung_at: int | None = None
         self.fence_of_peer = "works"  # works, fails, hangs, lies, dies-with-host
@@ -139,6 +141,7 @@ class SimMember:
         if not self.is_powered or self.is_alive:
             return
         self.is_alive = self.has_news = True
+        self.is_told_alone = False
         self.life += 1
         self.v = Volatile(self.local())
         self.v.contact_before = self.contact_note
@@ -344,7 +347,12 @@ class SimMember:
             return
         now = self.local()
         v = self.v
-        d = decide(self.senses.facts(), now)
+        facts = self.senses.facts()
+        d = decide(facts, now)
+        view = facts.durable.view
+        is_alone = view is not None and view.is_solo and view.primary == self.name
+        self.is_told_alone = is_alone and facts.pg.enforced is not True
+        self.is_settled = self.is_settled and not self.is_told_alone
         before = v.decision
         v.decision, v.decided_at = d, self.engine.now
         rules = self.world.rules

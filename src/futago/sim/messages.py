@@ -37,6 +37,7 @@ class Journal:
     copied: list[int] = field(default_factory=lambda: [0])
     unanswered: list[tuple[int, int, int]] = field(default_factory=list)  # (life, sequence, content) of INFORMs
     boots: int = 0
+    told_alone: tuple[int, int] = (0, 0)  # up to here senders were told that it is safe while only this disk counted
 
     def take(self, content: int) -> tuple[int, int]:
         """Append; return where."""
@@ -120,10 +121,7 @@ class Messages:
                 self._answer(m)
 
     def _is_known_alone(self, m: SimMember) -> bool:
-        view = m.disk.view
-        return (
-            m.is_running and m.v.decision is not None and view is not None and view.is_solo and view.primary == m.name
-        )
+        return m.is_running and m.is_told_alone
 
     def _answer(self, m: SimMember) -> None:
         journal, alone = self.journals[m.name], self._is_known_alone(m)
@@ -131,6 +129,7 @@ class Messages:
         for life, sequence, content in journal.unanswered:
             if alone or sequence <= journal.copied[life]:
                 self.acknowledged.add(content)
+                journal.told_alone = max(journal.told_alone, (life, sequence)) if alone else journal.told_alone
             else:
                 left.append((life, sequence, content))
         journal.unanswered = left
@@ -160,6 +159,8 @@ class Messages:
             if now - self._complete_at > SILENCE_NS:
                 self._is_connected = False
             self._joined_at = now
+        for m in world.members:
+            self._settle(m)
         is_synced = self._is_connected and now - self._complete_at < FRESH_NS
         if is_synced != world.is_synced:
             world.is_synced = is_synced
@@ -168,6 +169,15 @@ class Messages:
         self._consume(a)
         self._consume(b)
         engine.after(TICK_NS, self._tick)
+
+    def _settle(self, m: SimMember) -> None:
+        """Its controller asks its receiver: is nothing told safe alone any more, and does the other have all that was?"""
+        journal = self.journals[m.name]
+        life, sequence = journal.told_alone
+        is_settled = self._is_connected and not self._is_known_alone(m) and journal.copied[life] >= sequence
+        if is_settled != m.is_settled:
+            m.is_settled = is_settled
+            m.poke()
 
     # --- the consumer ---
 
@@ -243,6 +253,14 @@ class Messages:
         """Return acknowledged contents that are in no journal on a member's disk."""
         have = {c for _, _, contents, n in self._known(m) for c in contents[:n]}
         return sorted(self.acknowledged - have)
+
+    def counted_on(self, m: SimMember) -> None:
+        """From now on a member may have to go on alone: it must have all that senders were told is safe."""
+        lacks = self.lost(m)
+        if lacks:
+            self.world.checker.fail(
+                "S3", f"{m.name} is counted on and lacks messages {lacks[:5]}, which were acknowledged"
+            )
 
     def missing(self, m: SimMember, *, everything: bool, spare: int = 2) -> list[int]:
         """Return contents that a serving member lacks the effect of, apart from the newest few.

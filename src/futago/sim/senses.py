@@ -304,6 +304,7 @@ class Senses:
             wants=v.wants,
             wants_since=At(v.wants_since),
             journals_complete=m.world.is_synced,
+            journals_settled=m.is_settled,
             service_ok=m.service_ok,
             manager_ok=m.manager_ok,
             maintenance=m.maintenance,

@@ -530,6 +530,7 @@ def test_peer_is_added_in_order_enforce_barrier_own_disk_register() -> None:
     waiting = replace(BACK.pg, enforced=True)
     expect(do(BACK, pg=waiting), "T5.barrier", VerifyBarrier(Epoch(6)))
     proved = replace(waiting, barrier_epoch=Epoch(6))
+    expect(do(BACK, pg=proved, journals_settled=False), "T5.wait-journals")
     expect(do(BACK, pg=proved), "T5.publish", PersistView(view(7, A, A, B, floor=200)))
     paired = replace(BACK, durable=Durable(view=view(7, A, A, B), stopped_epoch=Epoch(6)), pg=proved)
     d = do(paired, peer=heard(beat(view(7, A, A, B))))

@@ -9,6 +9,7 @@ import msgspec
 
 from futago.cluster import status as room
 from futago.cluster.decide import decide
+from futago.cluster.facts import Board
 from futago.cluster.fence import Power
 from futago.cluster.fence.worker import Tested
 from futago.cluster.model import (
@@ -134,6 +135,30 @@ def test_role_line_is_what_programs_read_and_serves_only_while_the_decision_does
     assert not parse_line(msgspec.json.encode(role_line(handing_over, decide(handing_over, NOW)))).is_active
     no_view = facts(durable=Durable(), pg=Pg(), gate=Gate.CLOSED)
     assert parse_line(msgspec.json.encode(role_line(no_view, decide(no_view, NOW)))).role is RoleKind.NONE
+
+
+def test_receiver_is_told_to_wait_for_the_peer_before_the_peer_is_counted_on() -> None:
+    alone = facts(
+        durable=Durable(view=View(Epoch(3), A, frozenset((A,)))), pg=Pg(state=PgState.PRIMARY, enforced=False)
+    )
+    waiting = replace(alone, pg=replace(alone.pg, enforced=True))
+    told = [
+        parse_line(msgspec.json.encode(role_line(f, decide(f, NOW), turn))) for f, turn in ((alone, 7), (waiting, 8))
+    ]
+    assert [(r.solo, r.turn) for r in told] == [(True, 7), (False, 8)]
+
+
+def test_what_was_settled_in_an_earlier_turn_is_not_settled_now() -> None:
+    board = Board(cfg=facts().cfg, started_at=At(5))
+    for enforced in (False, True):
+        board.put_pg(enforced=enforced)
+    turn = board.turn
+    board.put(journals_settled=True)
+    board.put_pg(flush=Lsn(300))
+    assert board.facts().journals_settled and board.turn == turn
+    for enforced in (False, True):
+        board.put_pg(enforced=enforced)
+        assert not board.facts().journals_settled and board.turn > turn
 
 
 def test_failover_is_told_step_by_step_from_the_last_sign_of_life() -> None:

@@ -12,9 +12,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 from pysnmp.hlapi.v3arch.asyncio import (  # type: ignore[import-untyped]
@@ -201,15 +203,44 @@ def test_a_member_that_serves_alone_answers_alone(pair_with_users: Pair) -> None
     process = inform(one, "-v2c", "-c", "public", retries=60, wait=False)
     one.wait(lambda s: s["counters"]["informs_repeated"] >= 1)
     assert process.poll() is None
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(one.root / "controller.sock"))
-        server.listen()
-        connection, _ = server.accept()
-        line = {"role": "primary", "solo": True, "epoch": 3, "gate": "open", "outward": True}
-        connection.sendall(json.dumps(line).encode() + b"\n")
+    with Controller(one, role="primary", solo=True, epoch=3, gate="open", outward=True) as controller:
         _, said = process.communicate(timeout=15)
-        connection.close()
-    assert process.returncode == 0, said
+        assert process.returncode == 0, said
+        assert not one.status()["settled"], "more may be answered alone"
+        controller.line |= {"solo": False, "turn": 9}
+        assert not one.wait(lambda s: s["turn"] == 9)["settled"], "the other does not have what was answered"
+        two.start()
+        one.wait(lambda s: s["turn"] == 9 and s["settled"])
+        assert two.copy() == one.own() != []
+
+
+class Controller:
+    """Says the same role line again and again to whoever connects."""
+
+    def __init__(self, receiver: ReceiverProcess, **line: object) -> None:
+        self.line = line
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(str(receiver.root / "controller.sock"))
+        self._server.listen()
+        self._server.settimeout(0.2)
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._say)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+        self._server.close()
+
+    def _say(self) -> None:
+        while not self._is_over.is_set():
+            with contextlib.suppress(OSError), self._server.accept()[0] as connection:
+                while not self._is_over.is_set():
+                    connection.sendall(json.dumps(self.line).encode() + b"\n")
+                    self._is_over.wait(0.1)
 
 
 @pytest.mark.parametrize("sender", [["-v2c", "-c", "public"], v3("priv")], ids=["v2c", "v3"])

@@ -53,6 +53,8 @@ class Facts:
     wants: Wants | None = None  # what we ask of the peer now
     wants_since: At = At(0)
     journals_complete: bool = True  # the copies of both journals are complete on both members
+    # our receiver tells no sender any more that a message is safe before the peer has it, and the peer has all of which it did
+    journals_settled: bool = True
     service_ok: bool = True
     manager_ok: bool = True  # as primary: the manager's and web's own heartbeats are fresh
     # an operator is at work on the pair: nobody takes over, hands over, shoots or powers on by himself. What goes on: a

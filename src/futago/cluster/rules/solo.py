@@ -120,7 +120,7 @@ SOLO_ROWS = (
     ),
     Row(
         "T5.wait-journals",
-        lambda s: s.wants_peer and not s.are_journals_complete,
+        lambda s: s.wants_peer and not (s.are_journals_complete and s.f.journals_settled),
         "{peer} has the whole database; {me} waits until both journals of messages are on both members.",
         hold,
         PairState.SOLO,
