@@ -45,6 +45,12 @@ def test_short_ways_through_a_quiet_pair_give_what_the_rules_say() -> None:
         assert not world.run().violation
 
 
+@pytest.mark.parametrize("seed", [3_042_979, 3_052_248, 3_302_858, 3_303_284])
+def test_seed_of_the_long_run_that_broke_an_invariant_breaks_it_no_more(seed: int) -> None:
+    result = run_seed(seed)
+    assert not result.violation, f"{result.violation}\n" + "\n".join(story(seed)[-80:])
+
+
 def test_one_seed_gives_one_run() -> None:
     assert story(FIRST + 7) == story(FIRST + 7)
     assert story(FIRST + 7) != story(FIRST + 8)

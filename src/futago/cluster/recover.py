@@ -154,6 +154,12 @@ class Ladder:
                 "then run futago recover.",
             )
 
+    def _heed_view(self) -> None:
+        """Nothing is destroyed that counts: the primary may have made this member part of the pair since the order."""
+        view = self._board.read_durable().view
+        if view is not None and self._board.cfg.me in view.insync:
+            raise Refused("this member has been made part of the pair meanwhile: its data count, and stay")
+
     # --- before ---------------------------------------------------------------------------------------------------
 
     async def _begin(self) -> Source:
@@ -222,6 +228,7 @@ class Ladder:
                 return
             self._tried.append((Rung.FOLLOW.value, "it runs but cannot take up the primary's stream"))
         if self._board.pg.state is not PgState.ABSENT or self._board.pg.state in RUNNING:
+            self._heed_view()
             await self._postgres.kill()
         choices = choose(await self._own(), source)
         for number, choice in enumerate(choices):
@@ -241,6 +248,7 @@ class Ladder:
         self._say(choice.why)
         if choice.rung is not Rung.FOLLOW:
             await self._check(choice, source)
+            self._heed_view()
         if choice.rung is Rung.REWIND:
             await self._rewind()
         elif choice.rung is not Rung.FOLLOW:

@@ -232,7 +232,7 @@ class Database:
                 standby.wal.extend(self.wal[len(standby.wal) :])
                 self.release(len(self.wal))
         was_running = self.is_running
-        self.stop(PgState.STOPPED)
+        self.stop(PgState.ABSENT if self.state is PgState.ABSENT else PgState.STOPPED)
         if was_running:
             self.ended_as = "shut down"
 

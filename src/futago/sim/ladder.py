@@ -83,7 +83,10 @@ class SimLadder:
 
     def _overwrite(self, m: SimMember, rung: Rung, rest: tuple[Choice, ...]) -> None:
         """Rewind or copy: while it runs, and when it is cut short, there is no usable data directory."""
-        db, source = m.db, m.other.db
+        db, source, view = m.db, m.other.db, m.disk.view
+        if view is None or m.name in view.insync:  # the primary counts on it again since this was ordered
+            self._ended(m, ok=False)
+            return
         self._world.checker.on_destroy(m)
         does_nothing = rung is Rung.REWIND and not source.has_checkpoint
         db.stop(PgState.STOPPED if does_nothing else PgState.ABSENT)

@@ -142,6 +142,21 @@ async def test_copy_that_has_no_room_is_refused_before_anything_is_deleted(monke
         assert (b.layout.data / "PG_VERSION").exists() and not b.layout.unfinished.exists()
 
 
+async def test_member_that_was_made_part_of_the_pair_meanwhile_is_not_overwritten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with following(monkeypatch) as (a, b):
+        own = volume(b)
+        own.note_suspect("a read failed")  # only a whole copy will do
+        both = frozenset((MemberName("m1"), MemberName("m2")))
+        b.board.read_durable = lambda: Durable(view=View(Epoch(4), MemberName("m1"), both))
+        climbing = ladder(b, a, own)
+        await climbing.climb()
+        assert climbing.last is not None and "part of the pair meanwhile" in climbing.last.error
+        assert b.board.rejoin.step is RejoinStep.FAILED and b.board.pg.state is PgState.STANDBY
+        assert await sql(b, "SELECT x FROM t") == ["first"]
+
+
 async def test_io_errors_lead_to_a_copy_that_is_read_back_once_the_disk_is_sound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
