@@ -158,6 +158,11 @@ class Ledger:
 
     # --- the file -----------------------------------------------------------------------------------------------------
 
+    def close(self) -> None:
+        """Let the file go, as the end of a process does; a later call that writes opens a new one."""
+        with self._lock:
+            self._close()
+
     def _append(self, lines: list[bytes], *, is_synced: bool) -> None:
         content = b"".join(lines)
         try:
@@ -180,17 +185,17 @@ class Ledger:
         content = _MAGIC + b"".join(lines)
         size = max(LEDGER_BYTES_MIN, 2 * (len(content) + room))
         temporary = self._path.with_name(self._path.name + ".new")
-        fd = -1
-        try:
-            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            _write_all(fd, content.ljust(size, b"\0"))
-            os.fsync(fd)
-            os.rename(temporary, self._path)
-            sync_directory(self._path.parent)
-        except OSError as e:
-            if fd >= 0:
-                os.close(fd)
-            raise Refused(f"{self._path} cannot be written: {e}") from e
+        with contextlib.ExitStack() as undone:
+            try:
+                fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                undone.callback(os.close, fd)
+                _write_all(fd, content.ljust(size, b"\0"))
+                os.fsync(fd)
+                os.rename(temporary, self._path)
+                sync_directory(self._path.parent)
+            except OSError as e:
+                raise Refused(f"{self._path} cannot be written: {e}") from e
+            undone.pop_all()
         self._fd, self._at, self._size = fd, len(content), size
 
     def _close(self) -> None:

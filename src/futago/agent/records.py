@@ -302,6 +302,10 @@ class Records:
     def _started(self, where: Path) -> float:
         return _modified(where / "started") if parse_mark(_read(where / "started"))[1] is not None else 0.0
 
+    def close(self) -> None:
+        """Let the ledger's file go; nothing that is on the disk changes."""
+        self._ledger.close()
+
     def keep_ends(self, run_ids: Iterable[str]) -> None:
         """Make durable the ends that shims left while the agent was alive, all of them with one sync.
 

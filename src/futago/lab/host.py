@@ -10,7 +10,7 @@ unmount.
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import subprocess
 import threading
 import time
@@ -193,8 +193,10 @@ class PoweredHost:
 
     def _await_up(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        ready, _, _ = select.select([process.stdout], [], [], _BOOT_DEADLINE_S)
-        line = os.read(process.stdout.fileno(), 100) if ready else b""
+        with selectors.DefaultSelector() as selector:  # select(2) cannot look at descriptors from 1024 on
+            selector.register(process.stdout, selectors.EVENT_READ)
+            is_ready = bool(selector.select(_BOOT_DEADLINE_S))
+        line = os.read(process.stdout.fileno(), 100) if is_ready else b""
         process.stdout.close()
         if line != b"up\n":
             self.cgroup.kill()

@@ -175,15 +175,15 @@ class World:
     async def life(self, dies_at: int = 0) -> int:
         """Let an agent process live until it dies, or has nothing left to do; return how many steps it made."""
         self.disk.new_process(dies_at)
-        keeper = RunKeeper(
-            Records(self.disk.root, boot=f"boot-{self._boot}"), boot=f"boot-{self._boot}", log=QuietLog()
-        )
+        records = Records(self.disk.root, boot=f"boot-{self._boot}")
+        keeper = RunKeeper(records, boot=f"boot-{self._boot}", log=QuietLog())
         with self.disk.watched(self._monkeypatch):
             task = asyncio.create_task(self._live(keeper))
             with suppress(asyncio.CancelledError, Death, BaseExceptionGroup):
                 await task
             if not self.disk.is_dead and not task.cancelled() and task.exception() is not None:
                 raise task.exception() or AssertionError
+        records.close()  # a process that dies holds no file
         return self.disk.steps
 
     async def _live(self, keeper: RunKeeper) -> None:

@@ -279,6 +279,10 @@ class Relay:
         self._front.bind(("127.0.0.1", 0))
         self._back = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._back.bind(("127.0.0.1", 0))
+        self._sides = {one.fileno(): one for one in (self._front, self._back)}
+        self._poll = select.poll()  # select(2) cannot look at descriptors from 1024 on
+        for fd in self._sides:
+            self._poll.register(fd, select.POLLIN)
         self._sender: tuple[str, int] = ("127.0.0.1", 0)
         self.port = self._front.getsockname()[1]
         self.target = target
@@ -287,7 +291,7 @@ class Relay:
         until, is_question = time.monotonic() + 15, False
         while not is_done():
             assert time.monotonic() < until, "not within its time"
-            for one in select.select([self._front, self._back], [], [], 0.05)[0]:
+            for one in [self._sides[fd] for fd, _ in self._poll.poll(50)]:
                 if one is self._front:
                     data, self._sender = one.recvfrom(65536)
                     is_question = is_v3(data) and usm.parse(data).boots == 0
