@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -97,9 +98,9 @@ def as_own(root: Path, durable: int, where: str) -> None:
     assert {inc: n for inc, n in repaired.last.items() if n} == last, where
     later = new_incarnation(repaired.newest)
     write(root, batch(later, 1, 2))
-    reader = JournalReader(root, {})
-    assert [record.sequence for record in read_all(reader)] == [n for _, n in found] + [1, 2], where
-    assert reader.damaged == 0, where
+    with closing(JournalReader(root, {})) as reader:
+        assert [record.sequence for record in read_all(reader)] == [n for _, n in found] + [1, 2], where
+        assert reader.damaged == 0, where
     assert found_in(root, last) == [(later.id, 1), (later.id, 2)], where
 
 
@@ -114,10 +115,10 @@ def as_copy(root: Path, durable: int, where: str) -> None:
             writer.append(batch(inc, known + 1, 10 - known))
             wait_synced_of(writer, inc)
     writer.close()
-    reader = JournalReader(root, {})
-    assert [record.sequence for record in read_all(reader)] == [n for _, n in HANDED], where
+    with closing(JournalReader(root, {})) as reader:
+        assert [record.sequence for record in read_all(reader)] == [n for _, n in HANDED], where
+        assert reader.damaged == 0, where
     assert found_in(root) == HANDED, where
-    assert reader.damaged == 0, where
 
 
 def wait_synced_of(writer: JournalWriter, inc: Incarnation) -> None:

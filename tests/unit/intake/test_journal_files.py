@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,8 @@ def read_all(reader: JournalReader) -> list[Record]:
 
 
 def sequences(root: Path, after: dict[str, int] | None = None) -> list[int]:
-    return [r.sequence for r in read_all(JournalReader(root, after or {}))]
+    with closing(JournalReader(root, after or {})) as reader:
+        return [r.sequence for r in read_all(reader)]
 
 
 def only_segment(root: Path) -> Path:
