@@ -155,7 +155,8 @@ class Records:
         _write(where / "exit", EXIT_BLANK)
         if record.order.script:
             _write(where / "script", record.order.script.encode(), mode=0o444)  # the directory is closed
-        _write(where / "order.json", self._encoder.encode(record))
+        taken_ns = int(record.taken * 1e9)
+        _write(where / "order.json", self._encoder.encode(record), modified_ns=taken_ns)  # see _not_before
 
     def find(self, run_id: str) -> Found:
         """Return what is on the disk about a run, and whether its shim is alive.
@@ -274,12 +275,13 @@ class Records:
             raise Corrupt(f"{where}: the end of the run is not recorded")
         output, size = _tail(where / "output")
         timed_out = end.is_timed_out if end else self.is_timed_out(run_id)
+        started = end.started if end else self._started(where)
         return RunEnded(
             run_id=run_id,
             outcome=own.outcome if own else Outcome.TIMED_OUT if timed_out else Outcome.EXITED,
             exit_code=end.code if end else None,
-            started=end.started if end else self._started(where),
-            ended=own.ended if own else end.ended if end else 0.0,
+            started=started,
+            ended=end.ended if end else self._not_before(where, own.ended if own else 0.0, started),
             output=output,
             output_bytes=size,
             detail=own.detail if own else "its time was over" if timed_out else "",
@@ -291,16 +293,25 @@ class Records:
         code = parse_exit(_read(where / "exit"))
         if code is None:
             return self._ledger.end_of(run_id)
+        started = self._started(where)
         return End(
             run_id=run_id,
             code=code,
             is_timed_out=self.is_timed_out(run_id),
-            started=self._started(where),
-            ended=_modified(where / "exit"),
+            started=started,
+            ended=self._not_before(where, _modified(where / "exit"), started),
         )
 
     def _started(self, where: Path) -> float:
-        return _modified(where / "started") if parse_mark(_read(where / "started"))[1] is not None else 0.0
+        if parse_mark(_read(where / "started"))[1] is None:
+            return 0.0
+        return self._not_before(where, _modified(where / "started"))
+
+    def _not_before(self, where: Path, at: float, *others: float) -> float:
+        """Return `at`, but nothing earlier than the taking of the order or the `others`: the kernel stamps files with a
+        clock that is up to a tick behind (10 ms at 100 Hz), and somebody may set the host's clock back.
+        """
+        return max(at, _modified(where / "order.json"), *others)
 
     def close(self) -> None:
         """Let the ledger's file go; nothing that is on the disk changes."""
@@ -376,12 +387,14 @@ class Records:
             return None
 
 
-def _write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+def _write(path: Path, content: bytes, *, mode: int = 0o600, modified_ns: int | None = None) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         if mode != 0o600:
             os.fchmod(fd, mode)
         _write_all(fd, content)
+        if modified_ns is not None:
+            os.utime(fd, ns=(modified_ns, modified_ns))
     finally:
         os.close(fd)
 
