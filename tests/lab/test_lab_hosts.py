@@ -260,6 +260,18 @@ def test_frozen_host_still_answers_pings_and_a_hung_kernel_does_not(healed: Lab)
     assert reaches(peer, "10.91.1.11")
 
 
+def test_a_hung_kernel_ends_with_a_power_cycle_and_pulled_cables_do_not(healed: Lab) -> None:
+    host, peer = healed.host("m1"), healed.host("m2")
+    host.fault("link-down", "hb")
+    host.fault("kernel-hang")
+    host.fault("power-reset")
+    host.wait_booted()
+    wait_for("an answer", lambda: reaches(peer, "10.91.1.11"))
+    assert not reaches(peer, "10.91.2.11")
+    healed.heal("link-down", "m1")
+    wait_for("an answer", lambda: reaches(peer, "10.91.2.11"))
+
+
 def test_network_faults_hit_what_they_name_and_nothing_else(healed: Lab) -> None:
     m1, m2 = healed.host("m1"), healed.host("m2")
     m1.fault("link-down", "hb")

@@ -71,16 +71,14 @@ def _thaw(d: Daemon, host: str, _: list[str]) -> Stages:
 
 
 def _kernel_hang(d: Daemon, host: str, _: list[str]) -> Stages:
-    found = d.host(host)
-    found.freeze(frozen=True)
-    found.set_cables(found.ports, up=False)
+    d.host(host).hang(hung=True)
     return {}
 
 
 def _kernel_resume(d: Daemon, host: str, _: list[str]) -> Stages:
-    found = d.host(host)
-    found.set_cables(found.ports, up=True)
-    return _thaw(d, host, [])
+    if d.host(host).is_frozen:
+        d.host(host).hang(hung=False)
+    return {}
 
 
 def _unit(words: list[str]) -> str:

@@ -270,6 +270,12 @@ class PoweredHost:
             if self.power is Power.ON:
                 network.set_ports(ports, up=up)
 
+    def hang(self, *, hung: bool) -> None:
+        """Let nothing of it run or answer, its kernel neither, or let all go on. Its cables are in: a power cycle ends it."""
+        with self.lock:
+            self.freeze(frozen=hung)
+            network.set_ports([p for p in self.ports if p not in self.unplugged], up=not hung)
+
     def set_interface(self, interface: str, *, up: bool) -> None:
         """Take a network interface down from inside, as its administrator would, or up again."""
         self._require_on()
