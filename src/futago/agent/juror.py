@@ -27,6 +27,7 @@ from futago.register import acceptor
 from futago.register.model import Accept, AcceptorState, Prepare, Query, Reply
 from futago.runtime.faults import Corrupt, OperatorFault, WorldFault
 from futago.runtime.log import Log
+from futago.runtime.unreadable import UNREADABLE
 from futago.setup import paths
 from futago.setup.settings import AgentSettings
 
@@ -83,7 +84,7 @@ class Acceptor:
             return state
         try:
             state = msgspec.msgpack.decode(content, type=AcceptorState)
-        except msgspec.MsgspecError as e:
+        except UNREADABLE as e:
             raise Corrupt(f"the juror's file does not hold a state: {e}") from e
         if state.pair_id != self._pair_id:
             raise Corrupt(f"the juror's file belongs to the pair {state.pair_id}")

@@ -26,6 +26,7 @@ import msgspec
 
 from futago.agent.slots import sync_directory
 from futago.runtime.faults import Corrupt, Refused
+from futago.runtime.unreadable import UNREADABLE
 
 LEDGER_FILE = "runs.ledger"  # in AGENT_VAR
 LEDGER_BYTES_MIN = 256 << 10  # about 5,000 lines; then the file is written anew with what is still open
@@ -211,7 +212,7 @@ class Ledger:
                 self._gone.pop(run_id, None)
                 self._open.setdefault(run_id, None)
             case _Kind.ENDED:
-                with contextlib.suppress(msgspec.MsgspecError):
+                with contextlib.suppress(*UNREADABLE):
                     end = self._ends.decode(body)
                     self._open[end.run_id] = end
             case _Kind.GONE:

@@ -18,6 +18,7 @@ import msgspec
 
 from futago.agent.session import MemberLink
 from futago.runtime.log import Log
+from futago.runtime.unreadable import UNREADABLE
 from futago.setup import files
 
 ADDRESSES_MAX = 8
@@ -88,7 +89,7 @@ def _read(path: Path, log: Log) -> list[str]:
         found = msgspec.json.decode(path.read_bytes(), type=list[str])
     except FileNotFoundError:
         return []
-    except (OSError, msgspec.MsgspecError) as e:
+    except (OSError, *UNREADABLE) as e:
         log.warning("members.unreadable", error=str(e))
         return []
     return [a for a in found if _is_address(a)][:ADDRESSES_MAX]

@@ -40,6 +40,7 @@ from futago.link.orders import (
     RunEnded,
 )
 from futago.runtime.faults import Corrupt, Refused
+from futago.runtime.unreadable import UNREADABLE
 
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
 _FILES = ("order.json", "started", "output", "exit")
@@ -122,7 +123,7 @@ class Records:
     def _is_order(self, run_id: str) -> bool:
         try:
             self._decoder.decode(_read(self.where(run_id) / "order.json") or b"")
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return False
         return True
 
@@ -168,7 +169,7 @@ class Records:
         content = _read(where / "order.json")
         try:
             record = self._decoder.decode(content or b"")
-        except msgspec.MsgspecError as e:
+        except UNREADABLE as e:
             raise Corrupt(f"{where}: no readable order: {e}") from e
         mark, keeper = parse_mark(_read(where / "started"))
         alive = keeper is not None and record.boot == self._boot and processes.is_alive(keeper)
@@ -383,7 +384,7 @@ class Records:
         content = _read(where / "verdict.json")
         try:
             return None if content is None else self._verdicts.decode(content)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return None
 
 

@@ -14,6 +14,7 @@ import typer
 
 from futago.cli.controller_line import AsJson, ask
 from futago.runtime.faults import OperatorFault, Unknown
+from futago.runtime.unreadable import UNREADABLE
 
 if TYPE_CHECKING:
     from futago.cluster.model import Facts
@@ -103,5 +104,5 @@ def _facts() -> tuple[Facts, int]:
     answer = ask({"op": "facts"}, deadline_s=FACTS_S_MAX)
     try:
         return room.unpack(str(answer["facts"]).encode())
-    except (KeyError, msgspec.MsgspecError) as e:
+    except (KeyError, *UNREADABLE) as e:
         raise Unknown(f"the controller's facts cannot be read: {e}") from e

@@ -69,6 +69,7 @@ from futago.runtime.clock import MS, S, boot_id, now_at
 from futago.runtime.faults import Corrupt, OperatorFault, WorldFault
 from futago.runtime.log import Log
 from futago.runtime.loop import DecisionLoop
+from futago.runtime.unreadable import UNREADABLE
 from futago.runtime.worker import Worker
 from futago.setup import files, paths
 from futago.setup import settings as settings_room
@@ -445,7 +446,7 @@ async def _quietly(work: Coroutine[Any, Any, bool]) -> None:
 def _load_switch() -> status_room.Switch | None:
     try:
         return msgspec.json.decode(LAST_SWITCH.read_bytes(), type=status_room.Switch)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return None
 
 

@@ -34,6 +34,7 @@ from futago.link.listener import TlsListener
 from futago.runtime import process
 from futago.runtime.faults import FutagoFault, OperatorFault, Refused, RemoteProtocolFault, Unknown, WorldFault
 from futago.runtime.log import Log
+from futago.runtime.unreadable import UNREADABLE
 from futago.setup import paths
 from futago.setup.settings import Settings
 
@@ -134,9 +135,7 @@ class LocalWindow:
             await _write_line(writer, {"progress": text})
 
         try:
-            request = msgspec.json.decode(line)
-            if not isinstance(request, dict):
-                raise OperatorFault("A request is a JSON object.", code="control.request")
+            request = _request(line)
             op = request.get("op")
             if op == "role":
                 await self._stream_role(writer)
@@ -152,8 +151,6 @@ class LocalWindow:
                 await _write_line(writer, await self._desk.operate(request, say))
             else:
                 raise OperatorFault(f"There is no operation `{op}`.", code="control.request")
-        except msgspec.DecodeError as e:
-            await _write_line(writer, {"ok": False, "error": f"not JSON: {e}", "hint": ""})
         except FutagoFault as e:
             await _write_line(writer, refusal(e))
 
@@ -172,6 +169,16 @@ async def _write_line(writer: asyncio.StreamWriter, message: Message) -> None:
     except RuntimeError as e:  # uvloop's word for a transport that was closed under it
         raise ConnectionError(str(e)) from e
     await writer.drain()
+
+
+def _request(line: bytes) -> Message:
+    try:
+        request = msgspec.json.decode(line)
+    except UNREADABLE as e:
+        raise OperatorFault(f"A request is a JSON object: {e}.", code="control.request") from e
+    if not isinstance(request, dict):
+        raise OperatorFault("A request is a JSON object.", code="control.request")
+    return request
 
 
 def _require_operator(writer: asyncio.StreamWriter) -> None:
@@ -249,7 +256,7 @@ class NetworkWindow:
             try:
                 ended = await process.run(command, deadline_s=ADMISSION_S_MAX, stdin=msgspec.json.encode(request))
                 answer = msgspec.json.decode(ended.out)
-            except (WorldFault, msgspec.MsgspecError) as e:
+            except (WorldFault, *UNREADABLE) as e:
                 self._log.error("admission.failed", error=str(e))
                 return {"ok": False, "error": "Admission failed.", "hint": "See the log.", "code": "admission.failed"}
             return answer if isinstance(answer, dict) else {"ok": False, "error": "Admission failed.", "hint": ""}

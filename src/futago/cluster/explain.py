@@ -141,7 +141,7 @@ def unpack(data: bytes) -> tuple[Facts, int]:
     """Return the facts and the instant that `pack` was given.
 
     Raises:
-        msgspec.MsgspecError: `data` is something else.
+        runtime.unreadable.UNREADABLE: `data` is something else.
     """
     packed = msgspec.json.decode(data, type=_Packed)
     return packed.facts, packed.now

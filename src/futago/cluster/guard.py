@@ -34,6 +34,7 @@ from futago.runtime import service
 from futago.runtime.clock import S, now_at
 from futago.runtime.faults import WorldFault
 from futago.runtime.log import Log
+from futago.runtime.unreadable import UNREADABLE
 from futago.runtime.worker import Worker
 from futago.setup import files, paths
 
@@ -153,7 +154,7 @@ class Guard:
                 self._watch.hold(msgspec.json.decode(data, type=Handle), now_at())
             except BlockingIOError:
                 return
-            except (msgspec.MsgspecError, ValueError) as e:
+            except UNREADABLE as e:
                 self._log.warning("guard.nonsense", error=str(e))
 
     async def _perform(self, will: Handle, why: str) -> bool:

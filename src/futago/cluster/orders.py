@@ -25,6 +25,7 @@ from futago.cluster.situation import Situation
 from futago.runtime.clock import now_at
 from futago.runtime.faults import OperatorFault, Refused, Unknown, WorldFault
 from futago.runtime.log import Log
+from futago.runtime.unreadable import UNREADABLE
 from futago.runtime.worker import Worker
 from futago.setup import files, paths
 from futago.setup.settings import Settings
@@ -47,7 +48,7 @@ def read_sign(path: Path = MAINTENANCE) -> Sign:
     """Return the sign that hangs on this member; none hangs where it cannot be read."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Sign)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return Sign()
 
 

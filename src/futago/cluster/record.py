@@ -25,6 +25,7 @@ import msgspec
 from futago.cluster.model import Decision, Facts, ReadRegister
 from futago.runtime.clock import S
 from futago.runtime.faults import Corrupt, WorldFault
+from futago.runtime.unreadable import UNREADABLE
 from futago.runtime.worker import Worker
 
 FORMAT = 1
@@ -200,7 +201,7 @@ def read(path: Path) -> Iterator[Header | Record]:
                 yield records.decode(frame)
                 continue
             header = _HEADERS.decode(frame)
-        except msgspec.MsgspecError as e:
+        except UNREADABLE as e:
             raise Corrupt(f"{path}: a record that cannot be read: {e}") from e
         if header.format != FORMAT:
             raise Corrupt(f"{path}: written in format {header.format}, known here is {FORMAT}")

@@ -22,6 +22,7 @@ import msgspec
 
 from futago.cluster.model import Durable, Epoch, View
 from futago.runtime.faults import Corrupt, Refused, Unknown
+from futago.runtime.unreadable import UNREADABLE
 from futago.runtime.worker import Worker
 from futago.setup import paths
 
@@ -63,7 +64,7 @@ def unpack(slot: bytes) -> tuple[Record, int]:
         raise Corrupt("slot does not pass its check")
     try:
         return msgspec.msgpack.decode(body, type=Record), seq
-    except (msgspec.MsgspecError, ValueError) as e:
+    except UNREADABLE as e:
         raise Corrupt(f"slot cannot be read: {e}") from e
 
 

@@ -30,6 +30,7 @@ from futago.cluster.pgwatch import FREE_BYTES_MIN
 from futago.cluster.rungs import NeedsPerson
 from futago.runtime.faults import Refused, Unknown, WorldFault
 from futago.runtime.log import Log
+from futago.runtime.unreadable import UNREADABLE
 from futago.runtime.worker import Worker
 from futago.setup import files
 
@@ -254,5 +255,5 @@ class DataVolume:
 def _load(path: Path) -> _Note:
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Note)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return _Note()

@@ -16,6 +16,7 @@ import msgspec
 
 from futago.intake.patterns import Automata, compile_all
 from futago.runtime.faults import OperatorFault, Refused, Unknown
+from futago.runtime.unreadable import UNREADABLE
 
 COMPILE_S_MAX = 600.0
 NICER = 5
@@ -27,6 +28,13 @@ class _Complaint(msgspec.Struct):
     what: str
     hint: str
     code: str
+
+
+def _complaint(said: bytes) -> _Complaint:
+    try:
+        return msgspec.json.decode(said, type=_Complaint)
+    except UNREADABLE as e:
+        raise Refused(f"compiling failed, and what it said of it cannot be read: {e}") from e
 
 
 async def compile_beside(
@@ -57,7 +65,7 @@ async def compile_beside(
         if child.returncode is None:
             child.kill()
     if child.returncode == _REFUSED:
-        complaint = msgspec.json.decode(made, type=_Complaint)
+        complaint = _complaint(made)
         raise OperatorFault(complaint.what, hint=complaint.hint, code=complaint.code)
     if child.returncode:
         raise Refused(f"compiling failed: {said.decode(errors='replace').strip().splitlines()[-1:]}")

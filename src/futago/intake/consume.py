@@ -37,6 +37,7 @@ from futago.intake.traps import TrapCounters, TrapReader
 from futago.runtime.clock import S, now_utc
 from futago.runtime.engine import EngineContext
 from futago.runtime.faults import WorldFault
+from futago.runtime.unreadable import UNREADABLE
 from futago.setup import paths
 from futago.store.commit import Connection
 
@@ -262,7 +263,7 @@ class ConsumeEngine:
     def _take_mark(self, member: str, zero_ns: int, record: Record) -> None:
         try:
             mark = msgspec.msgpack.decode(record.data, type=Mark)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             self.counters.malformed += 1
             return
         timelines = self._merger.timelines

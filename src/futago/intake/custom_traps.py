@@ -19,6 +19,7 @@ from futago.intake.informs import Place
 from futago.intake.listen import Addresses
 from futago.intake.model import DATA_BYTES_MAX, Position, Protocol, Record
 from futago.intake.own import OwnJournal
+from futago.runtime.unreadable import UNREADABLE
 
 REMEMBERED_MAX = 50_000
 WAITING_MAX = 2_000
@@ -57,7 +58,7 @@ def read(data: bytes) -> Trap | None:
     """Return the trap in a record; None if it is none, or holds NUL, which no database takes."""
     try:
         trap = _decode(data)
-    except (msgspec.MsgspecError, ValueError):  # ValueError: text that is not UTF-8
+    except UNREADABLE:
         return None
     return None if any("\0" in text for text in (trap.text, trap.host, trap.account)) else trap
 

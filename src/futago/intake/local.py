@@ -9,6 +9,7 @@ import msgspec
 
 from futago.intake.consumed import Consumed
 from futago.intake.custom_traps import CustomTrapDesk
+from futago.runtime.unreadable import UNREADABLE
 
 LINE_BYTES_MAX = 1 << 20
 
@@ -48,7 +49,7 @@ class LocalDoor:
     async def _answer(self, line: bytes) -> dict[str, object]:
         try:
             request = msgspec.json.decode(line, type=_Request)
-        except msgspec.MsgspecError as e:
+        except UNREADABLE as e:
             return {"ok": False, "error": f"not a request: {e}", "hint": 'Send {"op":"status"}.'}
         if request.op == "status":
             return {"ok": True, **self._status()}

@@ -27,6 +27,7 @@ from futago.intake.timelines import Timeline, Timelines
 from futago.intake.unmatched import Chunk, Pool
 from futago.runtime.clock import S
 from futago.runtime.faults import Corrupt
+from futago.runtime.unreadable import UNREADABLE
 
 WINDOW_NS = 10 * S
 LATE_NS = 7 * 86_400 * S  # a dated copy waits so long, as the other member's stream counts
@@ -104,7 +105,7 @@ class Merger:
         self.limits = limits or ENTRIES_MAX
         try:
             self._head = msgspec.msgpack.decode(head, type=_Head) if head else _Head()
-        except msgspec.MsgspecError as e:
+        except UNREADABLE as e:
             raise Corrupt(f"the state of the merge cannot be read: {e}") from e
         if self._head.version != STATE_VERSION:
             raise Corrupt(f"the state of the merge has version {self._head.version}, which is not known here")

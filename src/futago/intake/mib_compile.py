@@ -11,6 +11,7 @@ import msgspec
 
 from futago.intake.mib_program import Made, Result, Task
 from futago.runtime.faults import OperatorFault
+from futago.runtime.unreadable import UNREADABLE
 
 DEADLINE_S = 120.0
 TEXT_CHARS_MAX = 4 << 20  # of all files of one load together
@@ -67,7 +68,7 @@ async def _ask(task: Task, deadline_s: float) -> Result:
         await process.wait()
     try:
         return msgspec.msgpack.decode(answer, type=Result)
-    except msgspec.MsgspecError as e:
+    except UNREADABLE as e:
         raise _invalid("compiling ended without a result: too much memory or time was needed") from e
 
 

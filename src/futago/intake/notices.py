@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from futago.runtime.clock import S
+from futago.runtime.unreadable import UNREADABLE
 
 EVERY_NS = 60 * S
 
@@ -29,7 +30,7 @@ def read(data: bytes) -> Notice | None:
     """Return the notice in a record; None if it is none."""
     try:
         return _decode(data)
-    except (msgspec.MsgspecError, ValueError):  # ValueError: text that is not UTF-8
+    except UNREADABLE:
         return None
 
 

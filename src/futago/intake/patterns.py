@@ -23,6 +23,7 @@ import msgspec
 
 from futago.intake.widen import IMPURE, is_unicode, widened
 from futago.runtime.faults import BrokenInvariant, Corrupt, OperatorFault
+from futago.runtime.unreadable import UNREADABLE
 
 try:
     import hyperscan
@@ -71,7 +72,7 @@ class Automata(msgspec.Struct, array_like=True):
         """Return what `pack` made. Raises Corrupt."""
         try:
             return msgspec.msgpack.decode(zlib.decompress(data), type=cls)
-        except (zlib.error, msgspec.MsgspecError) as e:
+        except (zlib.error, *UNREADABLE) as e:
             raise Corrupt(f"compiled patterns cannot be read: {e}") from e
 
 

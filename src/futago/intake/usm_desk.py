@@ -17,6 +17,7 @@ import msgspec
 from futago.intake.options import OptionsWatch, engine_id
 from futago.runtime.clock import S, now_at
 from futago.runtime.log import Log
+from futago.runtime.unreadable import UNREADABLE
 
 LENGTH_BYTES = 4
 PENDING_MAX = 10_000
@@ -119,7 +120,7 @@ class UsmDesk:
                 continue
             try:
                 await self._serve()
-            except (OSError, EOFError, msgspec.MsgspecError) as e:
+            except (OSError, EOFError, *UNREADABLE) as e:
                 self._log.warning("receiver.usm_ended", error=str(e) or type(e).__name__)
             await asyncio.sleep(AGAIN_S)
 

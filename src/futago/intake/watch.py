@@ -23,6 +23,7 @@ from futago.intake.options import Snmp
 from futago.intake.reader import JournalReader
 from futago.intake.telling import tell
 from futago.intake.traps import TrapCounters, TrapReader
+from futago.runtime.unreadable import UNREADABLE
 from futago.setup import paths
 from futago.setup.settings import Settings
 
@@ -104,7 +105,7 @@ class Watch:
         timelines, merger = self._merger.timelines, self._merger
         for record in records:
             if record.protocol == Protocol.CONTROL:
-                with contextlib.suppress(msgspec.MsgspecError):
+                with contextlib.suppress(*UNREADABLE):
                     mark = msgspec.msgpack.decode(record.data, type=Mark)
                     timelines.learn(member, zero_ns, merger.other(member), mark)
         messages = [record for record in records if record.protocol not in (Protocol.CONTROL, Protocol.NOTICE)]

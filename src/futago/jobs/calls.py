@@ -19,6 +19,7 @@ from futago.jobs.parameters import filled
 from futago.jobs.plan import HttpCall
 from futago.link.orders import DETAIL_CHARS_MAX, Outcome, RunEnded
 from futago.runtime.clock import now_utc
+from futago.runtime.unreadable import UNREADABLE
 
 CALLS_MAX = 8  # at once: each is a process of about 40 MB
 GRACE_S = 5.0  # beyond the request's own time-out, for the start of the process
@@ -114,7 +115,7 @@ async def perform(request: Request) -> Answer:
         return msgspec.json.decode(said, type=Answer)
     except TimeoutError:
         return Answer(fault=f"no answer within {request.timeout_s:g} s")
-    except (OSError, msgspec.MsgspecError) as e:
+    except (OSError, *UNREADABLE) as e:
         return Answer(fault=f"the helper process broke: {e}")
     finally:
         if process.returncode is None:

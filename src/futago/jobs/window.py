@@ -15,6 +15,7 @@ import msgspec
 from futago.jobs.hub import READ_S, AgentHub
 from futago.link.orders import PART_BYTES_MAX
 from futago.runtime.log import Log
+from futago.runtime.unreadable import UNREADABLE
 from futago.setup import paths
 
 LINE_BYTES_MAX = 2 * PART_BYTES_MAX  # base64 makes four bytes of three
@@ -72,7 +73,7 @@ class OutputWindow:
                 writer.write(msgspec.json.encode(await self._answer(line)) + b"\n")
                 async with asyncio.timeout(IDLE_S_MAX):
                     await writer.drain()
-        except (OSError, TimeoutError, ValueError, msgspec.MsgspecError):
+        except (OSError, TimeoutError, *UNREADABLE):
             pass  # the web went away, or it is not the web
         finally:
             writer.close()
@@ -95,5 +96,5 @@ async def ask(asked: AskedOutput, *, path: Path = paths.MANAGER_SOCKET) -> Part:
             finally:
                 with contextlib.suppress(OSError):
                     writer.close()
-    except (OSError, TimeoutError, ValueError, msgspec.MsgspecError):
+    except (OSError, TimeoutError, *UNREADABLE):
         return Part()

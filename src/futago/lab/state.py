@@ -12,6 +12,7 @@ from futago.lab import machine
 from futago.lab.places import LABS, Places
 from futago.lab.topology import Node
 from futago.runtime.faults import OperatorFault
+from futago.runtime.unreadable import UNREADABLE
 
 
 class LabState(msgspec.Struct, frozen=True):
@@ -49,7 +50,7 @@ def load_state(where: Places) -> LabState:
         raise OperatorFault(
             f"There is no lab `{where.name}`.", hint=f"Run `futago lab up --name {where.name}`.", code="lab.none"
         ) from e
-    except msgspec.MsgspecError as e:
+    except UNREADABLE as e:
         raise OperatorFault(
             f"{where.state} cannot be read: {e}.",
             hint=f"Run `futago lab down --name {where.name}`, then `up`.",
@@ -68,7 +69,7 @@ def orphans() -> list[str]:
     for file in LABS.glob("*/state.json"):
         try:
             state = msgspec.json.decode(file.read_bytes(), type=LabState)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *UNREADABLE):
             continue
         if state.owner_pid and machine.started_ticks(state.owner_pid) != state.owner_started:
             found.append(state.name)

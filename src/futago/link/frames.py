@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from futago.runtime.faults import RemoteProtocolFault
+from futago.runtime.unreadable import UNREADABLE
 
 FRAME_BYTES_MAX = 16 << 20  # a batch of journal records or a job's output chunk; more is an error or an attack
 _LENGTH = struct.Struct("!I")
@@ -67,7 +68,7 @@ class FrameStream(Generic[M]):
             raise EOFError("the other side closed the conversation") from e
         try:
             return self._decoder.decode(body)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as e:  # ValueError: text that is not UTF-8
+        except UNREADABLE as e:
             raise RemoteProtocolFault(f"undecodable frame: {e}") from e
 
     async def close(self) -> None:

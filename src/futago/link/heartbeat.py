@@ -29,6 +29,7 @@ from futago.cluster.model import At, Heartbeat, Link, MemberName, Peer
 from futago.runtime.clock import S, now_at
 from futago.runtime.faults import RemoteProtocolFault
 from futago.runtime.log import Log
+from futago.runtime.unreadable import UNREADABLE
 from futago.setup import paths
 
 TAG_BYTES = 32
@@ -84,7 +85,7 @@ def unseal(datagram: bytes, key: bytes) -> Wire:
         raise RemoteProtocolFault("seal is wrong")
     try:
         return _decoder.decode(body)
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as e:
+    except (OverflowError, *UNREADABLE) as e:
         raise RemoteProtocolFault(f"form is wrong: {e}") from e
 
 

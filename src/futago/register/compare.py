@@ -19,6 +19,7 @@ import msgspec
 from futago.register.ballot import may_store
 from futago.register.model import Value
 from futago.register.port import LOST, OLD_ROSTER, WENT_BACK
+from futago.runtime.unreadable import UNREADABLE
 
 STRANGE = "holds something that no register wrote"
 
@@ -117,5 +118,5 @@ def decode(mark: str, body: bytes | None) -> Found:
         return Found(mark, None)
     try:
         return Found(mark, msgspec.json.decode(body, type=Record))
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return Found(mark, None, is_strange=True)

@@ -20,6 +20,7 @@ import msgspec
 from futago.register.http import HttpPlace
 from futago.runtime.clock import S, now_at
 from futago.runtime.faults import Refused, Unknown
+from futago.runtime.unreadable import UNREADABLE
 
 ENDPOINT_S_MAX = 0.6  # so that within one read, or one put, a second endpoint can be asked
 UNAUTHENTICATED = 16  # gRPC code: the token has expired or is wrong
@@ -152,7 +153,7 @@ class EtcdCell:
             raise
         try:
             answer = msgspec.json.decode(found.body, type=_Answer, strict=False)
-        except (msgspec.MsgspecError, ValueError):
+        except UNREADABLE:
             answer = _Answer(error=found.body[:120].decode("utf-8", "replace"))
         if found.status == 200 and not answer.error:
             return answer

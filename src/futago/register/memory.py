@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from futago.register.model import NO_BALLOT, Ballot
+from futago.runtime.unreadable import UNREADABLE
 from futago.setup import files
 
 ENTRIES_MAX = 64  # seats of this and some earlier rosters
@@ -43,7 +44,7 @@ class Memory:
         self._saving: asyncio.Task[None] | None = None
         self._is_dirty = False
         if path is not None:
-            with contextlib.suppress(OSError, msgspec.MsgspecError):
+            with contextlib.suppress(OSError, *UNREADABLE):
                 self._entries = msgspec.json.decode(path.read_bytes(), type=dict[str, Entry])
 
     def highest(self, seat: str) -> Ballot:

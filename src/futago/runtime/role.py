@@ -18,6 +18,7 @@ import msgspec
 from futago.runtime.clock import S, now_at
 from futago.runtime.faults import RemoteProtocolFault
 from futago.runtime.log import Log
+from futago.runtime.unreadable import UNREADABLE
 from futago.setup import paths
 
 SILENCE_S_MAX = 2.0  # the controller writes a line every 500 ms at the latest
@@ -81,7 +82,7 @@ def parse_line(line: bytes) -> Role:
     """
     try:
         return _decoder.decode(line)
-    except msgspec.MsgspecError as e:
+    except UNREADABLE as e:
         raise RemoteProtocolFault(f"not a role line: {e}") from e
 
 

@@ -27,6 +27,7 @@ from futago import __version__
 from futago.runtime.clock import now_utc
 from futago.runtime.faults import OperatorFault
 from futago.runtime.log import Log
+from futago.runtime.unreadable import UNREADABLE
 from futago.setup import authority, files, paths, settings, token
 from futago.setup.model import (
     REQUEST_BYTES_MAX,
@@ -215,7 +216,7 @@ def _decode(raw: bytes) -> Request:
     try:
         request: Request = msgspec.json.decode(raw, type=Request)
         return request
-    except (msgspec.MsgspecError, ValueError, RecursionError) as e:
+    except UNREADABLE as e:
         raise OperatorFault(
             f"The request cannot be understood: {e}.",
             hint="Install the same version on both machines.",

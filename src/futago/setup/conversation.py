@@ -18,6 +18,7 @@ import msgspec
 from futago.link.frames import FrameStream
 from futago.link.tls import require
 from futago.runtime.faults import OperatorFault, Refused, RemoteProtocolFault
+from futago.runtime.unreadable import UNREADABLE
 from futago.setup import authority, paths
 from futago.setup.model import Ca, CaAnswer, EnrollAnswer, HelloAnswer, JoinAnswer, Refusal, Request
 from futago.setup.token import Token
@@ -101,14 +102,13 @@ async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
     stream: FrameStream[msgspec.Raw] = FrameStream(reader, writer, msgspec.Raw, frame_bytes_max=ANSWER_BYTES_MAX)
     await stream.send(request)
     raw = bytes(await stream.receive())
-    head = msgspec.msgpack.decode(raw, type=_Head)
-    if not head.ok:
-        refusal = msgspec.msgpack.decode(raw, type=Refusal)
-        raise OperatorFault(refusal.error, hint=refusal.hint, code=refusal.code)
     try:
-        return msgspec.msgpack.decode(raw, type=kind, strict=False)
-    except msgspec.ValidationError as e:
+        if msgspec.msgpack.decode(raw, type=_Head).ok:
+            return msgspec.msgpack.decode(raw, type=kind, strict=False)
+        refusal = msgspec.msgpack.decode(raw, type=Refusal)
+    except UNREADABLE as e:
         raise RemoteProtocolFault(f"the answer cannot be understood: {e}") from e
+    raise OperatorFault(refusal.error, hint=refusal.hint, code=refusal.code)
 
 
 class _Head(msgspec.Struct):

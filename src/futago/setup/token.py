@@ -18,6 +18,7 @@ from enum import StrEnum
 import msgspec
 
 from futago.runtime.faults import OperatorFault
+from futago.runtime.unreadable import UNREADABLE
 
 _MARK = "futago1-"  # the format's version
 TOKEN_CHARS_MAX = 2048
@@ -108,7 +109,7 @@ def _split(word: str) -> tuple[Token, str, bytes]:
         if token.expires_utc.tzinfo is None or not token.members:
             raise malformed
         return token, payload, _unb64(mac)
-    except (binascii.Error, msgspec.DecodeError, UnicodeError, ValueError) as e:
+    except (binascii.Error, *UNREADABLE) as e:
         raise malformed from e
 
 

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from futago.runtime.faults import OperatorFault, Unknown
 from futago.runtime.log import Log
+from futago.runtime.unreadable import UNREADABLE
 from futago.setup import paths
 from futago.web.faults import ControllerSilent
 from futago.web.model import PairStatus
@@ -70,7 +71,7 @@ class ControllerLink:
             async with asyncio.timeout(ANSWER_S_MAX), self._conversation({"op": "status"}) as reader:
                 answer = _decode(await reader.readline())
                 return PairStatus.model_validate_json(bytes(answer.status))
-        except (OSError, TimeoutError, ValueError, msgspec.MsgspecError, ValidationError) as e:
+        except (OSError, TimeoutError, ValidationError, *UNREADABLE) as e:
             raise ControllerSilent(f"The controller of this member gives no usable answer ({_short(e)}).") from e
 
     async def ask(self, request: dict[str, Any], *, deadline_s: float) -> dict[str, Any]:
@@ -88,7 +89,7 @@ class ControllerLink:
                     answer = msgspec.json.decode(await reader.readline(), type=dict[str, Any])
                     if "ok" in answer:
                         break
-        except (OSError, TimeoutError, ValueError, msgspec.MsgspecError) as e:
+        except (OSError, TimeoutError, *UNREADABLE) as e:
             if not is_asked:
                 raise ControllerSilent(f"The controller of this member gives no usable answer ({_short(e)}).") from e
             raise Unknown(f"the controller did not answer `{request['op']}`: {_short(e)}") from e
@@ -122,7 +123,7 @@ class ControllerLink:
                         raise OperatorFault(answer.error or "Refused.", hint=answer.hint, code="pair.refused")
                     if answer.ok:
                         return
-        except (OSError, TimeoutError, ValueError, msgspec.MsgspecError) as e:
+        except (OSError, TimeoutError, *UNREADABLE) as e:
             if not is_asked:
                 raise ControllerSilent(f"The controller of this member gives no usable answer ({_short(e)}).") from e
             raise Unknown(f"the controller ended the conversation before the {operation.value}: {_short(e)}") from e

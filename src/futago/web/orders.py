@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 from typing import TypeVar
 
-import msgspec
 from pydantic import BaseModel, ValidationError
 
 from futago.access import store as rows
 from futago.access.model import Principal
 from futago.cluster import explain
 from futago.runtime.faults import OperatorFault, Unknown
+from futago.runtime.unreadable import UNREADABLE
 from futago.store.commit import Connection
 from futago.web.pair_model import Explanation, FenceTests, OrderDone, RecoveryPlan, WhatIf, WhatIfStep
 from futago.web.rooms import Rooms
@@ -60,7 +60,7 @@ async def explained(rooms: Rooms, failure: str = "") -> Explanation:
     answer = await rooms.controller.ask({"op": "facts"}, deadline_s=FACTS_S_MAX)
     try:
         facts, now = explain.unpack(str(answer.get("facts", "")).encode())
-    except msgspec.MsgspecError as e:
+    except UNREADABLE as e:
         raise Unknown(f"the controller's facts cannot be read: {e}") from e
     why = await asyncio.to_thread(explain.why, facts, now)
     found = await asyncio.to_thread(explain.what_if, facts, now, known[failure]) if failure else None

@@ -25,6 +25,7 @@ from futago.cluster.address import Where
 from futago.runtime.faults import Refused, Unknown
 from futago.runtime.log import Log
 from futago.runtime.process import ENVIRONMENT
+from futago.runtime.unreadable import UNREADABLE
 from futago.setup.addresses import AddressSettings
 
 LINE_BYTES_MAX = 64 * 1024
@@ -133,7 +134,7 @@ class HelperMover:
             await process.stdin.drain()
             line = await process.stdout.readline()
             return msgspec.json.decode(line, type=Answer)
-        except (OSError, ValueError) as e:  # msgspec's faults are ValueErrors
+        except (OSError, *UNREADABLE) as e:
             raise Unknown("the program that speaks to the cloud ended without an answer") from e
 
     async def _hire(self) -> asyncio.subprocess.Process:

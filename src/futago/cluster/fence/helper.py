@@ -20,6 +20,7 @@ import msgspec
 from futago.cluster.fence import Power
 from futago.runtime import process
 from futago.runtime.faults import Refused, Unknown, WorldFault
+from futago.runtime.unreadable import UNREADABLE
 from futago.setup.fences import FenceDevice as FenceSettings
 
 REQUEST_BYTES_MAX = 64 * 1024
@@ -63,15 +64,20 @@ class HelperDriver:
     async def _ask(self, verb: Literal["status", "off", "on"], *, deadline_s: float) -> Answer:
         question = msgspec.json.encode(Request(verb, self._settings, deadline_s))
         ended = await process.run([sys.executable, "-m", self._module], deadline_s=deadline_s, stdin=question)
-        try:
-            answer = msgspec.json.decode(ended.out, type=Answer)
-        except msgspec.MsgspecError as e:
-            raise Unknown(f"its driver ended with exit code {ended.code}: {ended.last_words}") from e
+        answer = answer_in(ended)
         if answer.outcome == "refused":
             raise Refused(answer.why)
         if answer.outcome == "unknown":
             raise Unknown(answer.why)
         return answer
+
+
+def answer_in(ended: process.Ended) -> Answer:
+    """Return what a driver wrote before it ended. Raises Unknown."""
+    try:
+        return msgspec.json.decode(ended.out, type=Answer)
+    except UNREADABLE as e:
+        raise Unknown(f"its driver ended with exit code {ended.code}: {ended.last_words}") from e
 
 
 def serve(act: Callable[[Request], Power]) -> int:

@@ -17,6 +17,7 @@ import msgspec
 from futago.runtime.clock import MS, S
 from futago.runtime.faults import Refused
 from futago.runtime.log import Log
+from futago.runtime.unreadable import UNREADABLE
 from futago.runtime.watchdog import KernelWatchdog
 from futago.setup import paths
 
@@ -38,7 +39,7 @@ def read_note(path: Path = NOTE) -> Note | None:
     """Return what the guard said last; None if it holds no device."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Note)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return None
 
 

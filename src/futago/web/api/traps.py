@@ -20,6 +20,7 @@ from futago.intake import custom_traps
 from futago.intake.custom_traps import Trap
 from futago.intake.model import DATA_BYTES_MAX
 from futago.runtime.faults import Refused, Unknown
+from futago.runtime.unreadable import UNREADABLE
 from futago.setup import paths
 from futago.web.allow import SCHEMES, Poster
 from futago.web.faults import HttpFault, conflict
@@ -125,7 +126,7 @@ async def _hand(data: str, source: str) -> str:
             finally:
                 writer.close()
         return str(answer["outcome"])
-    except (OSError, TimeoutError, ValueError, KeyError, msgspec.MsgspecError) as e:
+    except (OSError, TimeoutError, KeyError, *UNREADABLE) as e:
         if is_sent:
             raise Unknown("the receiver did not answer: repeat the trap with the same key") from e
         raise Refused("the receiver of this member does not run") from e
