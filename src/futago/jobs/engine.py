@@ -90,6 +90,7 @@ class JobsEngine:
         self._board = Board()
         self._requests = Requests(self._board, self._calls, self._context.outward, self._urgent)
         self._wake = asyncio.Event()  # there is something to commit
+        self._lazy: asyncio.TimerHandle | None = None  # there is something that may wait for more
         self._room = asyncio.Event()  # the batch is small enough to take more
         self._room.set()
         self._new_session = asyncio.Event()
@@ -241,6 +242,7 @@ class JobsEngine:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            self._hurry()
             batch = self._board.take()
             self._room.set()
             if not batch.moves:
@@ -250,6 +252,12 @@ class JobsEngine:
             self.counters.commits += 1
             self.counters.moves += len(batch.moves.runs)
             self._say(batch)
+
+    def _hurry(self) -> None:
+        """What could wait has found a commit to travel with."""
+        if self._lazy is not None:
+            self._lazy.cancel()
+            self._lazy = None
 
     async def _commit(self, batch: Batch) -> None:
         async def write(conn: Connection) -> None:
@@ -364,8 +372,8 @@ class JobsEngine:
 
     def _taken(self, run_id: str) -> None:
         self._unconfirmed.pop(run_id, None)
-        if self._board.take_order(run_id, now_utc()) and not self._wake.is_set():
-            asyncio.get_running_loop().call_later(LAZY_S, self._wake.set)
+        if self._board.take_order(run_id, now_utc()) and not self._wake.is_set() and self._lazy is None:
+            self._lazy = asyncio.get_running_loop().call_later(LAZY_S, self._wake.set)
 
     def _ended(self, agent: str, said: RunEnded) -> None:
         said = presentable(said)

@@ -38,7 +38,7 @@ from futago.inventory.apply import apply
 from futago.inventory.definitions import parse
 from futago.jobs import sessions
 from futago.jobs import store as rows
-from futago.jobs.engine import JobsEngine
+from futago.jobs.engine import LAZY_S, JobsEngine
 from futago.jobs.hub import AgentHub
 from futago.jobs.model import JobState, Operation
 from futago.jobs.schedules import Scheduler
@@ -273,6 +273,17 @@ async def test_net_runs_in_its_order_over_both_hosts_with_true_results(world: Wo
         ("b", "warning", 4, "", 1, True, True, True),
         ("c", "normal", 0, "", 1, True, True, True),
     ]
+
+
+async def test_that_an_agent_has_a_run_costs_no_commit_of_its_own(world: World) -> None:
+    jobs = 40
+    await world.define(net("n", *grid(world.oracle, width=1, depth=jobs)))
+    async with world.engine() as engine:
+        begun = asyncio.get_running_loop().time()
+        assert await world.end_of(await world.start("n")) == "normal"
+        took_s = asyncio.get_running_loop().time() - begun
+    start_and_ends = 1 + jobs
+    assert engine.counters.commits <= start_and_ends + took_s / LAZY_S
 
 
 async def test_bad_end_notifies_once_and_runs_the_branch_for_it(world: World) -> None:
