@@ -50,8 +50,9 @@ class GateKeeper:
         owner = files.Owner("root", "postgres")
 
         def put() -> None:
-            files.write(self._layout.ident, ident, mode=0o640, owner=owner)
-            files.write(self._layout.hba, text, mode=0o640, owner=owner)
+            # The sync of a disk would be a part of every outage; and every start of PostgreSQL begins by writing them closed.
+            files.write(self._layout.ident, ident, mode=0o640, owner=owner, is_durable=False)
+            files.write(self._layout.hba, text, mode=0o640, owner=owner, is_durable=False)
 
         try:
             await self._system.do(put, deadline_s=WRITE_S_MAX)

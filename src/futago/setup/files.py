@@ -51,8 +51,12 @@ OURS = Owner(USER, USER)
 DATABASE = Owner(POSTGRES, POSTGRES)
 
 
-def write(path: Path, content: bytes | str, *, mode: int, owner: Owner = ROOT) -> bool:
-    """Make the file hold `content`, durably and at once; return whether anything changed."""
+def write(path: Path, content: bytes | str, *, mode: int, owner: Owner = ROOT, is_durable: bool = True) -> bool:
+    """Make the file hold `content`, in one step and durably; return whether anything changed.
+
+    Args:
+        is_durable: False for a file that is written anew before anybody relies on it after a power cut: no sync is waited for.
+    """
     data = content.encode() if isinstance(content, str) else content
     if _holds(path, data, mode=mode, owner=owner):
         return False
@@ -66,12 +70,14 @@ def write(path: Path, content: bytes | str, *, mode: int, owner: Owner = ROOT) -
         with os.fdopen(fd, "wb") as f:
             f.write(data)
             f.flush()
-            os.fsync(f.fileno())
+            if is_durable:
+                os.fsync(f.fileno())
         fresh.replace(path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    if is_durable:
+        sync_directory(path.parent)
     return True
 
 

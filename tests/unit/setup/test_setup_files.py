@@ -26,6 +26,21 @@ def test_a_file_gets_content_and_mode_and_a_second_write_changes_nothing(tmp_pat
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
 
+def test_a_file_that_need_not_be_durable_is_still_written_in_one_step_and_waits_for_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(fd: int) -> None:
+        raise AssertionError("a sync")
+
+    path = tmp_path / "gate"
+    path.write_text("before")
+    held = path.open()
+    monkeypatch.setattr(os, "fsync", forbidden)
+    assert files.write(path, "after", mode=0o640, is_durable=False)
+    assert (path.read_text(), held.read()) == ("after", "before")
+    assert [p.name for p in tmp_path.iterdir()] == ["gate"]
+
+
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "key"
     code = f"""
