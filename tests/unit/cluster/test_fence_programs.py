@@ -137,6 +137,24 @@ async def test_command_powers_off_and_on(tmp_path: Path) -> None:
     assert calls == [f"{verb} 192.0.2.7" for verb in verbs]
 
 
+@pytest.mark.parametrize("code", [1, 3])
+async def test_device_that_does_not_take_an_order_and_then_says_off_has_proved_that_the_machine_is_off(
+    tmp_path: Path, code: int
+) -> None:
+    program = script(
+        tmp_path, f"[ $1 = off ] && {{ : > {tmp_path}/off; exit {code}; }}; [ -e {tmp_path}/off ] && exit 2"
+    )
+    await open_device(FenceDevice("command", program=str(program))).off()
+
+
+async def test_refusal_counts_where_the_device_then_says_that_the_machine_is_on_or_says_nothing(tmp_path: Path) -> None:
+    for then in (0, 3):
+        body = f"[ $1 = off ] && {{ : > {tmp_path}/off; echo no such outlet >&2; exit 1; }}; [ -e {tmp_path}/off ] && exit {then}"
+        with pytest.raises(Refused, match="no such outlet"):
+            await open_device(FenceDevice("command", program=str(script(tmp_path, f"{body}; exit 0")))).off()
+        (tmp_path / "off").unlink()
+
+
 @pytest.mark.parametrize(("code", "kind"), [(1, Refused), (3, Unknown), (126, Unknown)])
 async def test_exit_code_of_a_command_tells_refused_from_unknown(
     tmp_path: Path, code: int, kind: type[Exception]

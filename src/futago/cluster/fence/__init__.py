@@ -28,7 +28,11 @@ class Driver(Protocol):
 
     Both raise Refused (it certainly did not happen: wrong account, unknown machine, the device says no) or Unknown (no
     answer within `deadline_s` seconds, or one that cannot be understood).
+
+    `has_sessions`: an order is given within a session that was opened for it, so that none can wait in a device that hangs.
     """
+
+    has_sessions: bool
 
     async def status(self, *, deadline_s: float) -> Power:
         """Ask for the state."""

@@ -38,6 +38,8 @@ class AgentDriver:
     such as `plug`, `lanplus` or `ssl_insecure`.
     """
 
+    has_sessions = False
+
     def __init__(self, settings: FenceSettings) -> None:
         self._program = settings.program
         self._password_file = settings.password_file

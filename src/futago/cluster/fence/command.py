@@ -32,6 +32,8 @@ _REFUSED = 1
 class CommandDriver:
     """One program."""
 
+    has_sessions = False
+
     def __init__(self, settings: FenceSettings) -> None:
         self._program = settings.program
         self._words = (

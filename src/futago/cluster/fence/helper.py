@@ -50,6 +50,8 @@ class HelperDriver:
         settings: the device.
     """
 
+    has_sessions = False
+
     def __init__(self, module: str, settings: FenceSettings) -> None:
         self._module, self._settings = module, settings
 

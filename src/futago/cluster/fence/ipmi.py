@@ -32,6 +32,8 @@ class IpmiDriver:
     Options: `cipher` (cipher suite, 3), `port` (623), `privilege` (ADMINISTRATOR; some BMCs let OPERATOR switch power).
     """
 
+    has_sessions = True
+
     def __init__(self, settings: FenceSettings) -> None:
         options = settings.options
         self._cipher = options.get("cipher", DEFAULT_CIPHER)
