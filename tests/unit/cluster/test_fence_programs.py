@@ -141,9 +141,8 @@ async def test_command_powers_off_and_on(tmp_path: Path) -> None:
 async def test_device_that_does_not_take_an_order_and_then_says_off_has_proved_that_the_machine_is_off(
     tmp_path: Path, code: int
 ) -> None:
-    program = script(
-        tmp_path, f"[ $1 = off ] && {{ : > {tmp_path}/off; exit {code}; }}; [ -e {tmp_path}/off ] && exit 2"
-    )
+    body = f"[ $1 = off ] && {{ : > {tmp_path}/off; exit {code}; }}; [ -e {tmp_path}/off ] && exit 2; exit 0"
+    program = script(tmp_path, body)
     await open_device(FenceDevice("command", program=str(program))).off()
 
 
