@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from bmc_sim import Bmc, running_bmc
 
@@ -59,6 +60,18 @@ async def test_off_of_a_machine_that_is_off_counts(bmc: Bmc) -> None:
     assert bmc.power == "0" and "power 1" not in bmc.orders
 
 
+async def test_order_that_the_bmc_refuses_counts_unless_the_machine_is_off_all_the_same(bmc: Bmc) -> None:
+    tried = open_device(
+        msgspec.structs.replace(bmc.settings(), options={"privilege": "USER"})
+    )  # one that may ask and not order
+    with pytest.raises(Refused, match="Insufficient privilege"):
+        await tried.off()
+    assert bmc.orders == [] and bmc.power == "1"
+    bmc.state.write_text("0\n")
+    await tried.off()
+    assert bmc.orders == []
+
+
 async def test_wrong_password_and_wrong_user_are_refused_and_told_apart_from_silence(bmc: Bmc) -> None:
     wrong = bmc.home / "wrong"
     wrong.write_text("nonsense\n")
@@ -71,8 +84,8 @@ async def test_wrong_password_and_wrong_user_are_refused_and_told_apart_from_sil
 
 async def test_machine_that_does_not_go_off_is_never_reported_as_off(bmc: Bmc) -> None:
     bmc.stick()
-    with pytest.raises(Unknown, match=r"did not confirm off within 1\.5 s; it said that it is on"):
-        await device(bmc, deadline_s=1.5).off()
+    with pytest.raises(Unknown, match=r"did not confirm off within 4 s; it said that it is on"):
+        await device(bmc, deadline_s=4.0).off()
     assert bmc.orders == ["power 0"]
 
 
@@ -104,20 +117,22 @@ async def test_password_is_not_in_the_arguments(bmc: Bmc) -> None:
     assert "secret1" not in " ".join(IpmiDriver(bmc.settings())._command)
 
 
-async def test_second_device_confirms_where_the_first_one_is_dead(bmc: Bmc) -> None:
-    levels = open_levels([ABSENT, bmc.settings()])
+async def test_second_device_confirms_where_the_first_one_is_dead_and_is_not_held_up_by_it(bmc: Bmc) -> None:
+    levels = open_levels([msgspec.structs.replace(ABSENT, deadline_s=6.0), bmc.settings()])
     assert await levels.power() is Power.ON
     await levels.off()
     assert bmc.power == "0" and levels.cut_by == f"ipmi {bmc.address}"
-    began = time.monotonic()
-    await levels.on()
-    assert bmc.power == "1" and time.monotonic() - began < 1.8, "the dead one does not hold it up"
+    work = asyncio.create_task(levels.on())
+    while bmc.power != "1":
+        assert not work.done(), "the dead one was waited for first"
+        await asyncio.sleep(0.02)
+    await work
 
 
 async def test_device_that_cut_the_power_must_bring_it_back(bmc: Bmc, tmp_path: Path) -> None:
     (tmp_path / "second").mkdir()
     with running_bmc(tmp_path / "second") as second:
-        levels = open_levels([bmc.settings(deadline_s=1.0), second.settings()])
+        levels = open_levels([bmc.settings(deadline_s=3.0), second.settings()])
         await levels.off()
         assert (bmc.power, second.power) == ("0", "1")
         bmc.stick()
@@ -131,7 +146,7 @@ async def test_second_device_is_tried_where_the_first_one_takes_the_order_and_do
     (tmp_path / "second").mkdir()
     with running_bmc(tmp_path / "second") as second:
         bmc.stick()
-        levels = open_levels([bmc.settings(attempts=2, deadline_s=1.0), second.settings()])
+        levels = open_levels([bmc.settings(attempts=2, deadline_s=3.0), second.settings()])
         await levels.off()
         assert bmc.orders == ["power 0", "power 0"], "each attempt of the first level is a new order"
         assert second.power == "0" and levels.cut_by == f"ipmi {second.address}"
@@ -170,7 +185,7 @@ class Pair:
 
 
 async def test_outcomes_become_facts_and_the_self_test_has_an_age(bmc: Bmc) -> None:
-    pair = Pair(bmc.settings(deadline_s=1.0))
+    pair = Pair(bmc.settings(deadline_s=4.0))
     board, desk = pair.board, pair.desk
     assert board.fence.is_configured and not pair.is_fresh("m2")
     await desk.test()

@@ -37,8 +37,11 @@ class Driver(Protocol):
     async def status(self, *, deadline_s: float) -> Power:
         """Ask for the state."""
 
-    async def order(self, wanted: Power, *, deadline_s: float) -> None:
-        """Order ON or OFF (hard, without asking the operating system); return when the device has taken the order."""
+    async def order(self, wanted: Power, *, deadline_s: float) -> Power | None:
+        """Order ON or OFF (hard, without asking the operating system); return when the device has taken the order.
+
+        Returns the state that the device told afterwards in the same breath; None: it was not asked.
+        """
 
 
 class FenceDevice(Protocol):

@@ -52,11 +52,12 @@ class Device:
             if not self._driver.has_sessions and await self.power() is Power.OFF:
                 return
             try:
-                await self._driver.order(Power.OFF, deadline_s=self.deadline_s)
+                said = await self._driver.order(Power.OFF, deadline_s=self.deadline_s)
             except WorldFault as fault:
                 await self._weigh(fault)
             else:
-                await self._until(Power.OFF)
+                if said is not Power.OFF:
+                    await self._until(Power.OFF)
 
     async def on(self) -> None:
         """Power on, unless it is on; as `off`."""

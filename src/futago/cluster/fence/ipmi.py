@@ -8,10 +8,11 @@ user could see it. `-v` makes ipmitool say why a session failed, so that a wrong
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from futago.cluster.fence import Power
 from futago.runtime import process
-from futago.runtime.faults import Refused, Unknown
+from futago.runtime.faults import Refused, Unknown, WorldFault
 from futago.setup.fences import FenceDevice as FenceSettings
 
 _MEANINGS = {
@@ -23,6 +24,8 @@ _MEANINGS = {
 """What ipmitool says with -v when the BMC answered with a no."""
 _SILENT = ("Get Auth Capabilities error", "Unable to establish", "timeout", "no response", "Could not open socket")
 _STATE = re.compile(r"Chassis Power is (on|off)", re.IGNORECASE)
+_OFF = str(Path(__file__).with_name("ipmi_off.txt"))
+"""The order and the question after it, for `ipmitool exec`, which goes on after a line that the BMC refused (ipmitool(1))."""
 DEFAULT_CIPHER = "3"
 
 
@@ -47,27 +50,42 @@ class IpmiDriver:
 
     async def status(self, *, deadline_s: float) -> Power:
         """Ask for the chassis' power."""
-        said = await self._tool("status", deadline_s=deadline_s)
+        said = await self._run(["chassis", "power", "status"], deadline_s=deadline_s)
         found = _STATE.search(said)
         if found is None:
             raise Unknown(f"the BMC's answer cannot be understood: {said[-120:]}")
         return Power(found[1].lower())
 
-    async def order(self, wanted: Power, *, deadline_s: float) -> None:
-        """Order `chassis power on` or `off`, which is hard."""
-        await self._tool(wanted.value, deadline_s=deadline_s)
+    async def order(self, wanted: Power, *, deadline_s: float) -> Power | None:
+        """Order `chassis power on` or `off`, which is hard. An off is asked after within the same session: a session costs more than both."""
+        if wanted is Power.ON:
+            await self._run(["chassis", "power", "on"], deadline_s=deadline_s)
+            return None
+        ended = await self._ended(["exec", _OFF], deadline_s=deadline_s)
+        found = _STATE.search(ended.out)
+        if found is not None and found[1].lower() == "off":
+            return Power.OFF  # some refuse to power off what is off: the state counts
+        if ended.code:
+            raise self._fault("power off", ended)
+        return None
 
-    async def _tool(self, verb: str, *, deadline_s: float) -> str:
+    async def _run(self, words: list[str], *, deadline_s: float) -> str:
+        ended = await self._ended(words, deadline_s=deadline_s)
+        if ended.code:
+            raise self._fault(" ".join(words[1:]), ended)
+        return ended.out
+
+    async def _ended(self, words: list[str], *, deadline_s: float) -> process.Ended:
         try:
-            ended = await process.run([*self._command, "chassis", "power", verb], deadline_s=deadline_s)
+            return await process.run([*self._command, *words], deadline_s=deadline_s)
         except Unknown as e:
             raise Unknown(f"it does not answer: {e}") from e
-        if ended.code == 0:
-            return ended.out
+
+    def _fault(self, order: str, ended: process.Ended) -> WorldFault:
         said = f"{ended.err}\n{ended.out}"
         for words, meaning in _MEANINGS.items():
             if words in said:
-                raise Refused(meaning.format(user=self._user, cipher=self._cipher))
+                return Refused(meaning.format(user=self._user, cipher=self._cipher))
         if any(words in said for words in _SILENT):
-            raise Unknown("it does not answer")
-        raise Refused(f"it refused `{verb}`: {ended.last_words}")
+            return Unknown("it does not answer")
+        return Refused(f"it refused `{order}`: {ended.last_words}")
