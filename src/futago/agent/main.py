@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from futago import __version__
+from futago.agent.carry import FileCarrier
 from futago.agent.epoch import EpochFence
 from futago.agent.juror import Juror
 from futago.agent.ledger import LEDGER_FILE
@@ -29,6 +30,7 @@ from futago.setup import paths, settings
 
 EPOCH_FILE = "epoch.slots"
 JUROR_FILE = "juror.slots"
+CARRIED = "carried"
 MEMBERS_FILE = "members.json"
 COMMAND_NOFILE = 1024  # the soft limit that Linux programs are used to
 EXIT_BROKEN = 1
@@ -54,8 +56,10 @@ async def _serve(own: settings.AgentSettings, stop: asyncio.Event) -> int:
     await _load(keeper)
     me = Me(name=own.name, pair_id=own.pair_id, boot=boot, version=__version__, context=_client_context())
 
+    carrier = FileCarrier(paths.AGENT_VAR / CARRIED, log=log)
+
     def make_link(address: str) -> MemberLink:
-        return MemberLink(address, me=me, keeper=keeper, fence=fence, log=log, on_members=book.learn)
+        return MemberLink(address, me=me, keeper=keeper, fence=fence, log=log, on_members=book.learn, carrier=carrier)
 
     book = MemberBook(paths.AGENT_VAR / MEMBERS_FILE, enrolled=own.members, make_link=make_link, log=log)
     juror = Juror(paths.AGENT_VAR / JUROR_FILE, own=own, context=tls.server_context(), log=log)
@@ -67,7 +71,7 @@ async def _serve(own: settings.AgentSettings, stop: asyncio.Event) -> int:
     keeper.on_ended = offer
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(keeper.run()), group.create_task(juror.run())]
-        tasks.append(group.create_task(book.run()))
+        tasks += [group.create_task(book.run()), group.create_task(carrier.run())]
         log.event(
             "agent.started", boot=boot, epoch=fence.highest, open_runs=len(keeper.open_ids), members=book.addresses
         )

@@ -12,10 +12,12 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from futago.agent.carry import FileCarrier
 from futago.agent.epoch import EpochFence
 from futago.agent.held import Phase
 from futago.agent.runs import RunKeeper
 from futago.link import tls
+from futago.link.files import FileAnswer, FileStep, Trouble
 from futago.link.frames import FrameStream
 from futago.link.orders import (
     ASK_RUNS_MAX,
@@ -47,6 +49,8 @@ from futago.runtime.log import Log
 from futago.setup import paths
 
 READS_MAX = 64  # outputs somebody wants to look at, and not answered yet
+STEPS_MAX = 64  # steps of file transfers that are not done; a manager sends one a file at a time
+CARRIERS = 8  # steps at once
 RECONNECT_S_MIN = 0.05
 RECONNECT_S_STEP = 0.2
 
@@ -86,7 +90,10 @@ class Session:
         counters: Counters,
         on_members: Callable[[Sequence[str]], None],
         log: Log,
+        carrier: FileCarrier | None = None,
     ) -> None:
+        self._carrier = carrier
+        self._steps: asyncio.Queue[FileStep] = asyncio.Queue(maxsize=STEPS_MAX)
         self._on_members = on_members
         self._stream = stream
         self._me = me
@@ -123,6 +130,9 @@ class Session:
             group.create_task(self._deliver())
             group.create_task(self._beat())
             group.create_task(self._read_outputs())
+            if self._carrier is not None:
+                for _ in range(CARRIERS):
+                    group.create_task(self._carry(self._carrier))
 
     async def _greet(self) -> None:
         me = self._me
@@ -133,6 +143,7 @@ class Session:
                 version=me.version,
                 epoch=self._fence.highest,
                 open_runs=len(self._keeper.open_ids),
+                carries_files=self._carrier is not None,
             )
         )
         answer = await self._stream.receive()
@@ -168,6 +179,9 @@ class Session:
                 case ReadOutput():
                     if not self._reads.full():  # whoever looks asks again
                         self._reads.put_nowait(message)
+                case FileStep():
+                    if not self._steps.full():  # whoever carries asks again
+                        self._steps.put_nowait(message)
                 case RoleChanged():
                     await self._role(message)
                 case Beat():
@@ -255,6 +269,22 @@ class Session:
             async with asyncio.timeout(SILENCE_S):
                 await self._stream.send(part)
 
+    async def _carry(self, carrier: FileCarrier) -> None:
+        """Do steps of file transfers, for the member that may give orders."""
+        while True:
+            step = await self._steps.get()
+
+            def may_go_on(step: FileStep = step) -> bool:
+                return self.is_obeyed and step.epoch == self._epoch
+
+            if may_go_on():
+                answer = await carrier.step(step, may_go_on)
+            else:
+                self._counters.stale_orders += 1
+                answer = FileAnswer(step.run_id, step.ticket, Trouble.AGAIN, "this member may not give orders")
+            async with asyncio.timeout(SILENCE_S):
+                await self._stream.send(answer)
+
     async def _beat(self) -> None:
         while True:
             async with asyncio.timeout(SILENCE_S):
@@ -275,7 +305,9 @@ class MemberLink:
         log: Log,
         on_members: Callable[[Sequence[str]], None] = lambda _: None,
         port: int = paths.PORT_AGENT,
+        carrier: FileCarrier | None = None,
     ) -> None:
+        self._carrier = carrier
         self._on_members = on_members
         self.counters = Counters()
         self._where = (address, port)
@@ -321,6 +353,7 @@ class MemberLink:
                 counters=self.counters,
                 on_members=self._on_members,
                 log=self._log,
+                carrier=self._carrier,
             )
             await apart(self._session.run())
         except RemoteProtocolFault as e:

@@ -50,7 +50,7 @@ from futago.jobs.model import (
 )
 from futago.jobs.orders import order_of as make_order
 from futago.jobs.parameters import found_in
-from futago.jobs.plan import HttpCall, Net, OnHost, Unit
+from futago.jobs.plan import ByManager, Net, OnHost, Unit
 from futago.jobs.queues import Queues, Rule
 from futago.jobs.store import Attempt, Moves, OperationRow, RunMove, RunRow, SessionMove, SessionRow
 from futago.jobs.timing import is_timed, next_due
@@ -84,8 +84,8 @@ class Entry:
 
     @property
     def is_call(self) -> bool:
-        """Whether the manager itself makes a request for it."""
-        return isinstance(self.job.work, HttpCall)
+        """Whether the manager itself does it: a request, a check, a transfer."""
+        return isinstance(self.job.work, ByManager)
 
 
 @dataclass(slots=True)

@@ -1,6 +1,6 @@
 """A JobNet as people write it in YAML: a checked object, and how it becomes the nouns of plan.py.
 
-    JobNet -> jobs: a command, a nested net (`jobs`), a reference (`net`, `job`), `wait`, `approval`, `http`, `file`
+    JobNet -> jobs: a command, a nested net (`jobs`), a reference (`net`, `job`), `wait`, `approval`, `http`, ...
 
 A complaint names what is wrong and, for a circle of jobs, the whole circle. References to other objects are only
 named here; whether they exist is known when the text is applied. docs/reference/jobs.md has every field.
@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     StringConstraints,
@@ -53,6 +54,7 @@ from futago.jobs.parameters import VARIABLES_MAX, Parameter, Prefix, VariableNam
 from futago.jobs.plan import Net, Unit, make_net
 from futago.jobs.schedule_definitions import Zone
 from futago.jobs.sound import Complaint, complaints
+from futago.link.files import wrong_path
 from futago.link.orders import (
     COMMAND_BYTES_MAX,
     ENV_MAX,
@@ -95,6 +97,15 @@ EnvValue = Annotated[str, AfterValidator(_env_value)]
 Header = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,100}$")]
 HeaderValue = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\r\n\x00]*$")]
 AbsolutePath = Annotated[str, StringConstraints(max_length=1000, pattern=r"^/[^\x00\n]+$")]
+
+
+def _file_path(text: str) -> str:
+    if wrong := wrong_path(text):
+        raise ValueError(wrong)
+    return text
+
+
+FilePath = Annotated[AbsolutePath, AfterValidator(_file_path)]
 
 
 class Codings(Part):
@@ -154,11 +165,52 @@ class FileDefinition(Part):
         return plan.FileCheck(self.host, self.path, self.until, interval_s, timeout_s)
 
 
+class CheckDefinition(Part):
+    """A monitor's check of one host, made once."""
+
+    monitor: Name
+    host: HostName
+
+    def work(self) -> plan.Work:
+        """Return it as the decision sees it."""
+        return plan.CheckOnce(self.monitor, self.host)
+
+
+class SourceDefinition(Part):
+    """The file that is read, as `user`."""
+
+    host: HostName
+    path: FilePath
+    user: UserField | None = None
+
+    def place(self) -> plan.Place:
+        """Return it as the decision sees it."""
+        return plan.Place(self.host, self.path, self.user or "")
+
+
+class TargetDefinition(SourceDefinition):
+    """The file that is made, or replaced as a whole; it belongs to `user`."""
+
+    mode: Annotated[str, StringConstraints(pattern=r"^0?[0-7]{3}$")] = "0640"
+
+
+class TransferDefinition(Part):
+    """A file from one host to another."""
+
+    source: SourceDefinition = Field(alias="from")
+    to: TargetDefinition
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True, validate_by_name=True)
+
+    def work(self, timeout_s: float) -> plan.Work:
+        """Return it as the decision sees it."""
+        return plan.Transfer(self.source.place(), self.to.place(), int(self.to.mode, 8), timeout_s)
+
+
 Skip = Annotated[GivenEnd | None, BeforeValidator(skip_word, json_schema_input_type=GivenEnd | bool | None)]
-KINDS = ("command", "script", "jobs", "net", "job", "wait", "approval", "http", "file")
+KINDS = ("command", "script", "jobs", "net", "job", "wait", "approval", "http", "file", "check", "transfer")
 _COMMANDS = ("command", "script")
 _ON_HOSTS = ("host", "scope", "run_on", "user", "env", "sets", "stop")
-_OF_RUNS = ("retry", "exit_codes", "timeout")
+_BY_MANAGER = ("http", "check", "transfer")
 
 
 class JobDefinition(Part):
@@ -176,6 +228,8 @@ class JobDefinition(Part):
     approval: ApprovalDefinition | None = None
     http: HttpDefinition | None = None
     file: FileDefinition | None = None
+    check: CheckDefinition | None = None
+    transfer: TransferDefinition | None = None
     # where and how a command runs
     host: HostName | None = None
     scope: ScopeName | None = None
@@ -220,9 +274,11 @@ class JobDefinition(Part):
         for fields, kinds in (
             (_ON_HOSTS, _COMMANDS),
             (("arguments",), ("script",)),
-            (_OF_RUNS, (*_COMMANDS, "http", "file")),
+            (("retry",), (*_COMMANDS, "file", *_BY_MANAGER)),
+            (("exit_codes",), (*_COMMANDS, "http", "file", "check")),
+            (("timeout",), (*_COMMANDS, "http", "file", "transfer")),
             (("exclusive", "judge"), ("jobs",)),
-            (("queue",), (*_COMMANDS, "http", "file", "jobs")),
+            (("queue",), (*_COMMANDS, "file", "jobs", *_BY_MANAGER)),
         ):
             wrong = next((f for f in fields if getattr(self, f) and kind not in kinds), None)
             if wrong:
@@ -256,12 +312,10 @@ class JobDefinition(Part):
             return plan.SubNet(plan.Judge(self.judge or "worst"))
         if self.wait:
             return plan.Pause(self.wait)
-        if self.approval:
-            return self.approval.work()
-        if self.http:
-            return self.http.work()
-        if self.file:
-            return self.file.work(timeout_s)
+        if plain := self.approval or self.http or self.check:
+            return plain.work()
+        if timed := self.file or self.transfer:
+            return timed.work(timeout_s)
         stop = self.stop or StopDefinition()
         return plan.Command(
             host=self.host or "",
@@ -389,6 +443,10 @@ def _references(job: JobDefinition, path: tuple[str | int, ...]) -> Iterator[Ref
     plain: tuple[tuple[Kind, str | None, tuple[str | int, ...]], ...] = (
         (Kind.HOST, job.host, ("host",)),
         (Kind.HOST, job.file.host if job.file else None, ("file", "host")),
+        (Kind.MONITOR, job.check.monitor if job.check else None, ("check", "monitor")),
+        (Kind.HOST, job.check.host if job.check else None, ("check", "host")),
+        (Kind.HOST, job.transfer.source.host if job.transfer else None, ("transfer", "from", "host")),
+        (Kind.HOST, job.transfer.to.host if job.transfer else None, ("transfer", "to", "host")),
         (Kind.SCOPE, job.scope if job.scope != "*" else None, ("scope",)),
         (Kind.JOB_NET, job.net, ("net",)),
         (Kind.JOB_NET, job.job.partition("/")[0] if job.job else None, ("job",)),

@@ -24,6 +24,7 @@ from futago.jobs.calls import Calls
 from futago.jobs.claims import is_run_id, presentable
 from futago.jobs.control_definitions import JobQueue
 from futago.jobs.definitions import read_net
+from futago.jobs.errands import Errands
 from futago.jobs.hub import AgentHub, Connected, Heard
 from futago.jobs.model import AT_AGENT, ENDS, Ask, JobState
 from futago.jobs.plan import Net
@@ -84,11 +85,12 @@ class JobsEngine:
         self._scheduler = Scheduler(context, self._poke)
         self._upkeep = Upkeep(context, hub)
         self._calls = Calls()
+        self._errands = Errands(context.store, hub)
         self._reset()
 
     def _reset(self) -> None:
         self._board = Board()
-        self._requests = Requests(self._board, self._calls, self._context.outward, self._urgent)
+        self._requests = Requests(self._board, self._calls, self._errands, self._context.outward, self._urgent)
         self._wake = asyncio.Event()  # there is something to commit
         self._lazy: asyncio.TimerHandle | None = None  # there is something that may wait for more
         self._room = asyncio.Event()  # the batch is small enough to take more

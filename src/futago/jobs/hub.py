@@ -14,7 +14,10 @@ import ssl
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from futago.link import tls
+from futago.link.files import STEP_S, FileAnswer, FileStep
 from futago.link.frames import FrameStream
 from futago.link.listener import TlsListener
 from futago.link.orders import (
@@ -49,6 +52,7 @@ from futago.setup.settings import Settings, load
 INBOX_MAX = 10_000  # what agents said and the engine has not looked at; then their sessions wait (back-pressure)
 OUTBOX_MAX = 20_000  # messages to one agent that its connection has not taken; an agent that slow is disconnected
 READ_S = 3.0  # an agent shows what a run writes within this time
+CARRY_S = STEP_S + 5.0
 LOOKS_MAX = 200  # people who look at outputs at the same time
 REBIND_S = 0.5
 MEMBERS_S = 2.0
@@ -103,6 +107,7 @@ class _Session:
     agent: str
     address: str
     boot: str
+    carries_files: bool = False
     outbox: asyncio.Queue[FromManager] = field(default_factory=lambda: asyncio.Queue(maxsize=OUTBOX_MAX))
     ended: asyncio.Event = field(default_factory=asyncio.Event)  # set: the session is to end
 
@@ -138,7 +143,7 @@ class AgentHub:
         self._told: list[str] = []
         self._role = INERT
         self._sessions: dict[str, _Session] = {}
-        self._looks: dict[int, tuple[str, asyncio.Future[OutputPart]]] = {}
+        self._looks: dict[int, tuple[str, asyncio.Future[OutputPart | FileAnswer | None]]] = {}
         self._ticket = 0
 
     # --- for the manager --------------------------------------------------------------------------------------------
@@ -219,23 +224,43 @@ class AgentHub:
         if len(self._looks) >= LOOKS_MAX:
             return None
         self._ticket += 1
-        ticket = self._ticket
-        part: asyncio.Future[OutputPart] = asyncio.get_running_loop().create_future()
-        self._looks[ticket] = (agent, part)
+        answer = await self._answer(agent, ReadOutput(run_id, self._ticket, offset), READ_S)
+        return answer if isinstance(answer, OutputPart) else None
+
+    async def carry(self, agent: str, step: FileStep, *, seconds: float = CARRY_S) -> FileAnswer | None:
+        """Ask an agent for a step of a file transfer; None if it does not answer, or is of a version that cannot."""
+        session = self._sessions.get(agent)
+        if session is None or not session.carries_files:
+            return None
+        self._ticket += 1
+        step = msgspec.structs.replace(step, ticket=self._ticket, epoch=self._role.epoch)
+        answer = await self._answer(agent, step, seconds)
+        return answer if isinstance(answer, FileAnswer) and answer.run_id == step.run_id else None
+
+    async def _answer(self, agent: str, asked: ReadOutput | FileStep, seconds: float) -> OutputPart | FileAnswer | None:
+        """Send a question that has a ticket; return its answer, None if it does not come while the session lasts."""
+        answer: asyncio.Future[OutputPart | FileAnswer | None] = asyncio.get_running_loop().create_future()
+        self._looks[asked.ticket] = (agent, answer)
         try:
-            if not self._send(agent, ReadOutput(run_id, ticket, offset)):
+            if not self._send(agent, asked):
                 return None
-            async with asyncio.timeout(READ_S):
-                return await part
+            async with asyncio.timeout(seconds):
+                return await answer
         except TimeoutError:
             return None
         finally:
-            del self._looks[ticket]
+            del self._looks[asked.ticket]
 
-    def _show(self, session: _Session, part: OutputPart) -> None:
-        agent, waiting = self._looks.get(part.ticket, ("", None))
+    def _answered(self, session: _Session, said: OutputPart | FileAnswer) -> None:
+        agent, waiting = self._looks.get(said.ticket, ("", None))
         if waiting is not None and agent == session.agent and not waiting.done():
-            waiting.set_result(part)
+            waiting.set_result(said)
+
+    def _answer_no_more(self, agent: str) -> None:
+        """The session has ended: nothing that was asked in it will be answered."""
+        for asked, waiting in self._looks.values():
+            if asked == agent and not waiting.done():
+                waiting.set_result(None)
 
     def _send(self, agent: str, message: FromManager) -> bool:
         session = self._sessions.get(agent)
@@ -269,7 +294,12 @@ class AgentHub:
         if not isinstance(hello, Hello) or hello.agent != who.name:
             self.counters.strangers += 1
             raise RemoteProtocolFault(f"{who.name} did not begin with a Hello of its own")
-        session = _Session(agent=who.name, address=str(writer.get_extra_info("peername")[0]), boot=hello.boot)
+        session = _Session(
+            agent=who.name,
+            address=str(writer.get_extra_info("peername")[0]),
+            boot=hello.boot,
+            carries_files=hello.carries_files,
+        )
         self._log.event(
             "agent.connected", agent=who.name, address=session.address, version=hello.version, open_runs=hello.open_runs
         )
@@ -294,6 +324,7 @@ class AgentHub:
         finally:
             if self._sessions.get(session.agent) is session:
                 del self._sessions[session.agent]
+            self._answer_no_more(session.agent)
 
     def _register(self, session: _Session) -> None:
         older = self._sessions.get(session.agent)
@@ -314,8 +345,8 @@ class AgentHub:
                 message = await stream.receive()
             if isinstance(message, Beat):
                 continue
-            if isinstance(message, OutputPart):
-                self._show(session, message)
+            if isinstance(message, OutputPart | FileAnswer):
+                self._answered(session, message)
                 continue
             if isinstance(message, Hello):
                 raise RemoteProtocolFault("a second hello")

@@ -188,8 +188,46 @@ class HttpCall:
     may_repeat: bool = False
 
 
-Work = SubNet | Command | FileCheck | Pause | Approval | HttpCall
+@dataclass(frozen=True, slots=True)
+class CheckOnce:
+    """A monitor's check of one host, made once by the manager; the end value is what it found."""
+
+    monitor: str
+    target: str
+
+    @property
+    def may_repeat(self) -> bool:
+        """A check that a switch cut off is made again: it changes nothing."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file on a host; what is done to it is done as `user` (empty: the agent's own)."""
+
+    host: str
+    path: str
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A file from one host to another, through the manager. `mode`: of the new file. `timeout_s` 0: none."""
+
+    source: Place
+    to: Place
+    mode: int = 0o640
+    timeout_s: float = 0.0
+
+    @property
+    def may_repeat(self) -> bool:
+        """A transfer that a switch cut off goes on: its effect is under its run id, and comes once."""
+        return True
+
+
+Work = SubNet | Command | FileCheck | Pause | Approval | HttpCall | CheckOnce | Transfer
 OnHost = Command | FileCheck
+ByManager = HttpCall | CheckOnce | Transfer  # a run of the manager itself
 
 
 # --- control ----------------------------------------------------------------------------------------------------------

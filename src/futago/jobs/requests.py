@@ -1,6 +1,7 @@
-"""The engine's hand in HTTP jobs: when a request may begin, and what its end does on the board.
+"""The engine's hand in what the manager does itself (a request, a check, a transfer): when it may begin, and what its
+end does on the board.
 
-A request begins only once `running` is committed, and only while outward effects are allowed. What the rows call
+It begins only once `running` is committed, and only while outward effects are allowed. What the rows call
 running when the board is made anew is either known to this process, or was cut off by a switch.
 """
 
@@ -10,9 +11,11 @@ import asyncio
 from collections.abc import Callable
 
 from futago.jobs.board import Board, Entry
-from futago.jobs.calls import INTERRUPTED, Calls, request_of
+from futago.jobs.calls import INTERRUPTED, Calls
+from futago.jobs.claims import presentable
+from futago.jobs.errands import Errands
 from futago.jobs.model import JobState
-from futago.jobs.plan import HttpCall
+from futago.jobs.plan import ByManager
 from futago.link.orders import Outcome, RunEnded
 from futago.runtime.clock import now_utc
 from futago.runtime.engine import Outward
@@ -21,9 +24,12 @@ from futago.runtime.engine import Outward
 class Requests:
     """See the module. One for each board; `calls` outlives it. `urgent()` is called when there is something to commit."""
 
-    def __init__(self, board: Board, calls: Calls, outward: Outward, urgent: Callable[[], None]) -> None:
+    def __init__(
+        self, board: Board, calls: Calls, errands: Errands, outward: Outward, urgent: Callable[[], None]
+    ) -> None:
         self._board = board
         self._calls = calls
+        self._errands = errands
         self._outward = outward
         self._urgent = urgent
 
@@ -35,17 +41,17 @@ class Requests:
     def begin(self, entry: Entry) -> None:
         """Make the request of a job whose beginning is committed."""
         work = entry.job.work
-        if isinstance(work, HttpCall) and entry.is_committed and entry.state is JobState.RUNNING:
+        if isinstance(work, ByManager) and entry.is_committed and entry.state is JobState.RUNNING:
             if entry.is_stopping and entry.run_id not in self._calls:
                 self._calls.end(RunEnded(entry.run_id, Outcome.NOT_STARTED, detail="stopped before its start"))
             elif self._outward.is_allowed:
-                self._calls.begin(entry.run_id, request_of(work, self._board.variables(entry)))
+                self._calls.begin(entry.run_id, self._errands.of(entry.run_id, work, self._board.variables(entry)))
 
     def take_up(self) -> None:
         """Go on with requests that the rows call running: this process knows of them, or they were cut off."""
         for entry in list(self._board.entries.values()):
             work = entry.job.work
-            if not isinstance(work, HttpCall) or entry.state is not JobState.RUNNING or entry.run_id in self._calls:
+            if not isinstance(work, ByManager) or entry.state is not JobState.RUNNING or entry.run_id in self._calls:
                 continue
             if work.may_repeat:
                 self.begin(entry)
@@ -66,7 +72,7 @@ class Requests:
             self._calls.news.clear()
             await room.wait()
             for said in list(self._calls.ended.values()):
-                if self._board.end(said, now_utc()):
+                if self._board.end(presentable(said), now_utc()):
                     self._urgent()
                 elif said.run_id not in self._board.entries:
                     self._calls.forget(said.run_id)

@@ -14,6 +14,8 @@ jobs/hub.py).
       <------------------------ Stop(run_id)                again until it has ended
       <------------------------ ReadOutput(run_id)          somebody looks at what a run writes
       OutputPart ------------------->
+      <------------------------ FileStep                    a piece of a file (link/files.py)
+      FileAnswer ------------------->
       <------------------------ Ask(run_ids)
       RunsReport ------------------->                       which of them it has, which not
       Beat <------------------------> Beat                  silence longer than SILENCE_S ends the session on both
@@ -25,6 +27,8 @@ import shlex
 from enum import Enum
 
 import msgspec
+
+from futago.link.files import FileAnswer, FileStep
 
 BEAT_S = 1.0  # each side says something at least this often
 SILENCE_S = 3.5  # three lost beats and a half: the other side is gone or hung
@@ -73,6 +77,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     version: str
     epoch: int
     open_runs: int = 0
+    carries_files: bool = False  # it understands FileStep
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
@@ -216,5 +221,5 @@ def script_command(script: str, arguments: str = "") -> str:
     return f'exec {program} "$FUTAGO_SCRIPT" {arguments}'.rstrip()
 
 
-FromAgent = Hello | OrderTaken | Refused | RunEnded | RunsReport | OutputPart | Beat
-FromManager = Welcome | RoleChanged | Order | Stop | Committed | Ask | ReadOutput | Beat
+FromAgent = Hello | OrderTaken | Refused | RunEnded | RunsReport | OutputPart | FileAnswer | Beat
+FromManager = Welcome | RoleChanged | Order | Stop | Committed | Ask | ReadOutput | FileStep | Beat

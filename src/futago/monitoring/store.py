@@ -83,7 +83,7 @@ async def load(conn: Connection) -> Declared:
         except ValidationError as e:
             refused[monitor] = str(e)
             continue
-        checks[Pair(monitor, host)] = _check(Pair(monitor, host), address, found)
+        checks[Pair(monitor, host)] = check_of(found, host=host, address=address)
     rows = await conn.execute(
         "SELECT monitor_name, host_name, status, since_utc, failures, next_due_utc FROM monitor_state"
     )
@@ -91,7 +91,9 @@ async def load(conn: Connection) -> Declared:
     return Declared(mark, checks, states, refused, without_address)
 
 
-def _check(pair: Pair, address: str, spec: PingMonitor | TcpMonitor) -> Check:
+def check_of(spec: PingMonitor | TcpMonitor, *, host: str, address: str) -> Check:
+    """Return what a monitor does for one host."""
+    pair = Pair(spec.name, host)
     probe = Tcp(spec.port) if isinstance(spec, TcpMonitor) else Ping()
     return Check(pair, address, probe, spec.interval, spec.timeout, spec.failures, tuple(spec.notify))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from futago.inventory.definitions import parse
 from futago.jobs.definitions import JobNet, read_net
 from futago.jobs.model import ENDS, SUCCESS, JobName, JobState
-from futago.jobs.plan import AllOf, Command, EndIs
+from futago.jobs.plan import AllOf, CheckOnce, Command, EndIs, Place, Transfer
 from futago.jobs.schedule_definitions import Schedule
 from futago.jobs.sound import find_circle
 from futago.runtime.faults import Corrupt, OperatorFault
@@ -143,3 +143,29 @@ def test_circle_is_found_exactly_where_there_is_one(edges: list[tuple[int, int]]
 
 def test_chain_of_ten_thousand_jobs_is_no_circle_and_no_recursion() -> None:
     assert find_circle({str(n): [str(n + 1)] if n < 9999 else [] for n in range(10_000)}) == []
+
+
+@pytest.mark.parametrize(
+    ("job", "why"),
+    [
+        ("transfer: {from: {host: h1, path: /a/../b}, to: {host: h2, path: /c}}", "holds `..`"),
+        ("transfer: {from: {host: h1, path: /a}, to: {host: h2, path: /c, mode: '4755'}}", "pattern"),
+        ("transfer: {from: {host: h1, path: /a}, to: {host: h2, path: /c}}, exit_codes: {normal: 0}", "exit_codes"),
+        ("check: {monitor: m, host: h1}, timeout: 1m", "timeout"),
+    ],
+)
+def test_senseless_transfers_and_checks_are_refused_with_a_reason(job: str, why: str) -> None:
+    assert why in complaint(f"{{name: a, {job}}}")
+
+
+def test_transfer_and_check_are_what_they_say_and_written_back_as_people_write_them() -> None:
+    found = net(
+        "{name: t, transfer: {from: {host: a, path: /x, user: u}, to: {host: b, path: /y, mode: '640'}}, timeout: 1h}",
+        "{name: c, check: {monitor: m, host: a}}",
+    )
+    assert [unit.work for unit in found.net().units.values()] == [
+        Transfer(Place("a", "/x", "u"), Place("b", "/y"), 0o640, 3600.0),
+        CheckOnce("m", "a"),
+    ]
+    assert found.model_dump(mode="json")["jobs"][0]["transfer"]["from"]["user"] == "u"
+    assert read_net(found.model_dump(mode="json")) == found.net()
