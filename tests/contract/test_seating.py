@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import stat
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -278,6 +279,26 @@ async def test_member_with_a_question_under_way_does_not_give_the_vote_up(tmp_pa
         with pytest.raises(OperatorFault, match="change of view is under way"):
             await p.m1.vote("jury", jurors=p.rows("j3", "j4", "j5"))
         assert p.m1.settings.roster == p.m2.settings.roster == 1
+
+
+async def test_member_that_is_broken_off_while_it_gives_the_vote_up_goes_on_asking_it(tmp_path: Path) -> None:
+    async with pair_of(tmp_path) as p:
+        slow = threading.Event()
+        disk = asyncio.create_task(p.m2.seating._system.do(slow.wait, deadline_s=60))
+        old = p.m2.register
+        vote = {"roster": 2, "authority": "register", "jurors": [], "third_vote": {}}
+        giving = asyncio.create_task(p.m2.seating.answer({"op": "give-up", "vote": vote}))
+        await asyncio.sleep(0.05)
+        assert not giving.done() and old is not None
+        with pytest.raises(Refused):  # from the first step on nothing is asked of it any more
+            await old.read()
+        giving.cancel()  # the line to the other member has closed
+        with pytest.raises(asyncio.CancelledError):
+            await giving
+        slow.set()
+        await disk
+        assert p.m2.register is not old and p.m2.register is not None
+        assert await calm(p.m2.register.read) == value_of(PAIRED, roster=1)
 
 
 async def test_store_that_lost_everything_is_seated_anew(tmp_path: Path) -> None:

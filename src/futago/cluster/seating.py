@@ -34,7 +34,7 @@ from futago.register.ballot import value_of
 from futago.register.memory import Memory
 from futago.register.port import OLD_ROSTER, Register
 from futago.runtime.clock import now_at
-from futago.runtime.faults import FutagoFault, OperatorFault, Refused, Unknown, WorldFault
+from futago.runtime.faults import OperatorFault, Refused, Unknown, WorldFault
 from futago.runtime.log import Log
 from futago.runtime.worker import Worker
 from futago.setup import files, paths, thirdvote
@@ -280,16 +280,18 @@ class Seating:
             return
         if gives_up:
             self._let_go()
-        await self._keep_files(vote.held)
-        pair = msgspec.structs.replace(own.pair, authority=vote.authority)
-        changed = msgspec.structs.replace(
-            own, pair=pair, jurors=vote.jurors, roster=vote.roster, third_vote=vote.third_vote
-        )
+        is_taken = False
         try:
+            await self._keep_files(vote.held)
+            pair = msgspec.structs.replace(own.pair, authority=vote.authority)
+            changed = msgspec.structs.replace(
+                own, pair=pair, jurors=vote.jurors, roster=vote.roster, third_vote=vote.third_vote
+            )
             await self._write(changed)
-        except FutagoFault:
-            self._renew()
-            raise
+            is_taken = True
+        finally:
+            if not is_taken:  # whatever the reason: also the asker's line may have closed, which cancels us
+                self._renew()
         if not gives_up:  # else the files of what comes next are there already
             await self._on_disk(self._sweep)
 
