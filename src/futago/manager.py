@@ -30,7 +30,7 @@ from futago.setup.settings import Settings, load
 from futago.store import migrate
 from futago.store.commit import CONNINFO, Store
 
-BEAT_S = 0.5
+BEAT_S = 0.2
 BEAT_ANSWER_S = 0.4
 RETRY_S = 0.05  # the gate was reported open a moment before the database lets us in
 ENGINE_AGAIN_S = 0.2  # an engine that the world has thrown out is started again after this

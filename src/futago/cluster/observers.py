@@ -19,10 +19,11 @@ from futago.cluster.address.carried import CarriedAddress
 from futago.cluster.facts import Board
 from futago.cluster.model import Durable, Peer
 from futago.cluster.slots import RECHECK_S, Keeper
+from futago.cluster.starved import Use, stood_still, use_of
 from futago.cluster.unit import DeathWatch
 from futago.register.port import Register
 from futago.runtime import process
-from futago.runtime.clock import S, now_at
+from futago.runtime.clock import MS, S, now_at
 from futago.runtime.faults import WorldFault
 from futago.runtime.log import Log
 from futago.setup import paths
@@ -31,11 +32,12 @@ JOURNAL_S = 0.3
 JOURNAL_S_MAX = 1.0
 NET_S = 0.2
 NET_BAD = 1.5 * S  # how long nobody but the peer's other link is heard until our service network counts as broken
-BEAT_LATE = 2.2 * S  # programs beat every 500 ms
+BEAT_SHARE = 0.6  # of t_stall: how long a program may stand still; 1.2 s by default. Programs beat every 200 ms
 BEAT_BUSY = 12 * S  # one that is late but at work (or kept from it by other programs) is borne so long
-MOVED = 1.0 * S  # it is at work if it used processor time, or was ready to, within this time
-BEAT_FIRST = 20 * S  # a program that has just been started is given this long for its first beat
-PROGRAMS_S = 0.25
+BEAT_FIRST = 20 * S  # so long a program that has just been started may stand still before its first beat
+BEGIN_BUSY = 120 * S  # ... and be at work, on a machine that lets it hardly run
+PROGRAMS_S = 0.1
+FIND_S = 0.25
 RESTART_PAUSE = 5 * S
 RECHECK_SOON_S = 0.25
 
@@ -83,28 +85,41 @@ class _Program:
     beat_at: int | None = None
     started_at: int = field(default_factory=now_at)
     restarted_at: int = 0
-    is_dead: bool = False
-    ticks: int = 0
-    moved_at: int = 0
+    is_dead: bool = False  # it died, or was killed because it stood still, and has not beaten since
+    still: int = 0  # ns it has stood still since its last beat
+    looked_at: int = field(default_factory=now_at)
+    use: Use = field(default_factory=Use)
 
     def look(self) -> None:
-        """Note whether it uses its processor time, or waits for it: proc(5), /proc/pid/stat, fields 3, 14 and 15."""
-        try:
-            with open(f"/proc/{self.death.pid}/stat", encoding="ascii", errors="replace") as f:
-                fields = f.read().rpartition(")")[2].split()
-        except OSError:
-            return
-        ticks = int(fields[11]) + int(fields[12])
-        if ticks != self.ticks or fields[0] == "R":
-            self.ticks, self.moved_at = ticks, now_at()
+        """Note for how long it has stood still."""
+        now, use = now_at(), use_of(self.death.pid)
+        self.still += stood_still(self.use, use, passed=now - self.looked_at, looks_every=int(PROGRAMS_S * S))
+        self.use, self.looked_at = use, now
+
+    def beaten(self) -> None:
+        """Note a beat."""
+        self.beat_at, self.is_dead, self.still = now_at(), False, 0
+
+    def begun(self, pid: int) -> None:
+        """Note that it runs anew, as this process; it has all the time that a fresh one has."""
+        self.death.watch(pid)
+        self.started_at, self.still = now_at(), 0
+
+    def is_stuck(self, limit: int) -> bool:
+        """Does what runs stand still? A fresh process, also of a program that counts as dead, may take its time."""
+        now = now_at()
+        if self.beat_at is None or self.beat_at < self.started_at:
+            return self.still >= BEAT_FIRST or now - self.started_at >= BEGIN_BUSY
+        return self.still >= limit or now - self.beat_at >= BEAT_BUSY
 
 
 class Programs:
     """The manager and the web program: started, kept started, and known to be alive by beats from inside their loops.
 
     A death is known at once from the kernel; a program that stands still, from its missing beats while it uses no
-    processor time: one that is only late, on a machine that is saturated, is not taken for dead. One that stands still
-    is killed, since it may wake up later; systemd starts it again.
+    processor time, waits for none and for no disk: one that is only late, on a machine that is saturated, is not taken for
+    dead (starved.py). One that stands still is killed, since it may wake up later; systemd starts it again. Until it beats
+    the member goes on without it, and the other one had better serve.
     """
 
     def __init__(self, board: Board, *, log: Log, names: tuple[str, ...] = ("manager", "web")) -> None:
@@ -114,28 +129,27 @@ class Programs:
     def _make(self, name: str) -> _Program:
         return _Program(name, f"futago-{name}.service", DeathWatch(lambda _pid: self._died(name)))
 
+    @property
+    def _limit(self) -> int:
+        return int(BEAT_SHARE * self._board.cfg.t_stall)
+
     def beat(self, name: str) -> None:
         """Note a beat."""
         program = self._programs.get(name)
         if program is not None:
-            program.beat_at, program.is_dead = now_at(), False
+            program.beaten()
             self._judge()
 
     def _died(self, name: str) -> None:
         program = self._programs[name]
-        program.is_dead = program.beat_at is not None
+        program.is_dead = program.is_dead or program.beat_at is not None
         self._log.warning("program.died", program=name)
         self._judge()
 
     def is_ok(self, name: str) -> bool:
         """Does this program beat?"""
-        program, now = self._programs[name], now_at()
-        if program.is_dead:
-            return False
-        if program.beat_at is None or program.beat_at < program.started_at:
-            return now - program.started_at < BEAT_FIRST
-        late = now - program.beat_at
-        return late < BEAT_LATE or (late < BEAT_BUSY and now - program.moved_at < MOVED)
+        program = self._programs[name]
+        return not program.is_dead and not program.is_stuck(self._limit)
 
     def _judge(self) -> None:
         self._board.put(manager_ok=all(self.is_ok(n) for n in self._programs))
@@ -144,24 +158,36 @@ class Programs:
         """Keep them running until cancelled."""
         for program in self._programs.values():
             await self._start(program)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch())
+            group.create_task(self._find_all())
+
+    async def _watch(self) -> None:
         while True:
             for program in self._programs.values():
                 program.look()
             self._judge()
             for program in self._programs.values():
-                if not program.death.pid:
-                    await self._find(program)
-                if not self.is_ok(program.name) and now_at() - program.restarted_at > RESTART_PAUSE:
+                is_due = now_at() - program.restarted_at > RESTART_PAUSE
+                if is_due and (program.is_stuck(self._limit) or (program.is_dead and not program.death.pid)):
                     await self._restart(program)
             await asyncio.sleep(PROGRAMS_S)
+
+    async def _find_all(self) -> None:
+        """Learn which processes they are. Asking systemd may take seconds, and whoever stands still meanwhile is seen."""
+        while True:
+            for program in self._programs.values():
+                if not program.death.pid:
+                    await self._find(program)
+            await asyncio.sleep(FIND_S)
 
     async def _start(self, program: _Program) -> None:
         await self._systemctl("start", "--no-block", program.unit)
 
     async def _restart(self, program: _Program) -> None:
-        self._log.error("program.does-not-answer", program=program.name)
-        program.restarted_at = program.started_at = now_at()
-        program.beat_at = None if program.is_dead else program.beat_at
+        self._log.error("program.does-not-answer", program=program.name, still_ms=program.still // MS)
+        program.restarted_at = now_at()
+        program.is_dead = True  # its death is on its way; what comes after it must beat first
         if not program.death.signal(9):
             await self._systemctl("reset-failed", program.unit)
             await self._systemctl("start", "--no-block", program.unit)
@@ -169,7 +195,7 @@ class Programs:
     async def _find(self, program: _Program) -> None:
         said = await self._systemctl("show", "-p", "MainPID", "--value", program.unit)
         if said.isdigit() and int(said):
-            program.death.watch(int(said))
+            program.begun(int(said))
 
     async def _systemctl(self, *words: str) -> str:
         try:

@@ -20,6 +20,7 @@ from futago.cluster import pgwire
 from futago.cluster.model import At, Lsn, PgState, RejoinStep
 from futago.cluster.pgwire import PgConnection, ServerError
 from futago.cluster.postgres import Postgres
+from futago.cluster.starved import patience
 from futago.runtime.clock import MS, S, now_at
 from futago.runtime.faults import Refused, Unknown
 from futago.runtime.worker import Worker
@@ -27,6 +28,8 @@ from futago.runtime.worker import Worker
 READ_S = 0.25
 READ_HURRIED_S = 0.04  # while a transition is under way
 PROBE_S = 0.5
+PROBE_PART = 0.4  # of the limit, where that is sooner
+BUSY_LIMITS = 10  # so many limits a server is borne with that is only kept from the processors
 DISK_PROBE_S = 1.0
 DISK_LATE_S = 2.0
 FREE_BYTES_MIN = 48 << 20  # PostgreSQL needs a new 16 MB segment of WAL now and then
@@ -52,13 +55,16 @@ class PgWatch:
     """Keeps `board.pg` fresh while PostgreSQL runs.
 
     Args:
-        limit_s: how late the answer to the probe may be until the server counts as hung.
+        limit_s: how late the answer to the probe may be until the server counts as hung; time in which it waited for a
+            processor does not count (starved.py).
         volume: the thread of the database's disk, for nothing but this probe.
     """
 
     def __init__(self, postgres: Postgres, *, limit_s: float, volume: Worker) -> None:
         self._postgres, self._board, self._log = postgres, postgres.board, postgres.log
         self._limit_s, self._volume = limit_s, volume
+        self._limit_busy_s = BUSY_LIMITS * limit_s
+        self._probe_s = min(PROBE_S, PROBE_PART * limit_s)
         self._session: PgConnection | None = None
         self._poke = asyncio.Event()
         self._unconfirmed: deque[tuple[Lsn, int]] = deque(maxlen=64)
@@ -156,19 +162,20 @@ class PgWatch:
             if self._board.pg.state in (*ANSWERING, PgState.HUNG):
                 await self._probe()
             self._count_stable()
-            await asyncio.sleep(max(0.05, PROBE_S - (loop.time() - began)))
+            await asyncio.sleep(max(0.05, self._probe_s - (loop.time() - began)))
 
     async def _probe(self) -> None:
         pid = self._postgres.death.pid
         try:
-            result = await self._probe_once()
+            async with patience(pid, limit_s=self._limit_s, limit_busy_s=self._limit_busy_s):
+                result = await self._probe_once()
         except ServerError as e:
             self._on_refused(e, e.sqlstate)
             return
         except Refused as e:
             self._on_refused(e, "")
             return
-        except Unknown:
+        except (Unknown, TimeoutError):
             if self._is_same(pid):
                 self._log.error("postgres.hung", limit_s=self._limit_s)
                 self._board.put_pg(state=PgState.HUNG)
@@ -183,13 +190,11 @@ class PgWatch:
         return pid == self._postgres.death.pid != 0 and self._board.pg.state in (*ANSWERING, PgState.HUNG)
 
     async def _probe_once(self) -> PgState:
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + self._limit_s
-        connection = await self._postgres.session("futago-probe", deadline_s=self._limit_s)
+        connection = await self._postgres.session("futago-probe", deadline_s=self._limit_busy_s)
         try:
 
             async def query(sql: str) -> pgwire.Result:
-                return await connection.query(sql, deadline_s=max(0.001, ends - loop.time()))
+                return await connection.query(sql, deadline_s=self._limit_busy_s)
 
             if (await query("SELECT pg_is_in_recovery()")).one()[0] == "t":
                 return PgState.STANDBY

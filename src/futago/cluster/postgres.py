@@ -362,10 +362,9 @@ class Postgres:
         if self.board.pg.state in RUNNING:
             self.board.put_pg(state=PgState.STOPPING)
         try:
-            await self.unit.kill()
+            await self.unit.kill(self._does_not_die)
         except Unknown:
-            if self.board.pg.state is PgState.STOPPING:
-                self.board.put_pg(state=PgState.HUNG)  # so that it is killed again, and its end is noticed as a death
+            self._does_not_die()
             raise
         self._is_empty = True
         self.death.forget()
@@ -375,6 +374,12 @@ class Postgres:
             self.board.put_pg(state=PgState.ABSENT)
         await self.look_for_signal()
         self._spawn(self.read_control())  # it may take seconds, and nobody waits for it
+
+    def _does_not_die(self) -> None:
+        """It hangs in the kernel: it is killed again, its end will be noticed as a death, and the peer need not wait."""
+        if self.board.pg.state is PgState.STOPPING:
+            self.log.error("postgres.does-not-die")
+            self.board.put_pg(state=PgState.HUNG)
 
     def _died(self, pid: int) -> None:
         self._is_empty = False

@@ -317,12 +317,14 @@ class Situation(Hearing):
 
     @property
     def is_soft_trouble(self) -> bool:
-        """PostgreSQL serves, but the other member had better take it."""
-        f = self.f
+        """PostgreSQL serves, but the other member had better take it: it lacks what is broken here, or they would hand it to
+        and fro.
+        """
+        f, hb = self.f, self.hb
         return (
             self.is_told_to_move
-            or not f.manager_ok
-            or (not f.service_ok and self.hb is not None and self.hb.service_ok)
+            or (not f.manager_ok and hb is not None and hb.manager_ok)
+            or (not f.service_ok and hb is not None and hb.service_ok)
         )
 
     @once

@@ -15,12 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from futago.cluster.starved import ON_DISK, PROC, use_of
 from futago.runtime import process
 from futago.runtime.faults import Refused, Unknown
 
 SYSTEMCTL_S_MAX = 5.0
 EMPTY_S_MAX = 3.0
+STUCK_S = 0.2  # killed, and in a device's hands for so long at every look: it will not die before the device answers
 POLL_S = 0.005
+Told = Callable[[], None]
 
 
 class PgUnit(Protocol):
@@ -32,8 +35,12 @@ class PgUnit(Protocol):
     async def find(self) -> int:
         """Return the main process' id, 0 if it does not run. Raises Refused or Unknown."""
 
-    async def kill(self) -> None:
-        """Kill every process of it, and return when none is left. Raises Unknown if some remain."""
+    async def kill(self, on_stuck: Told | None = None) -> None:
+        """Kill every process of it, and return when none is left. Raises Unknown if some remain.
+
+        Args:
+            on_stuck: called once as soon as it is clear that a device keeps them from dying, long before `Unknown`.
+        """
 
     @property
     def cgroup(self) -> Path | None:
@@ -83,28 +90,41 @@ class SystemdUnit:
             self._cgroup = self._mount / found["ControlGroup"].lstrip("/")
         return int(found.get("MainPID") or 0)
 
-    async def kill(self) -> None:
+    async def kill(self, on_stuck: Told | None = None) -> None:
         if self._cgroup is None:
             await process.run(["systemctl", "kill", "-s", "KILL", self.name], deadline_s=SYSTEMCTL_S_MAX)
             return
-        await kill_cgroup(self._cgroup)
+        await kill_cgroup(self._cgroup, on_stuck=on_stuck)
 
 
-async def kill_cgroup(folder: Path) -> None:
+async def kill_cgroup(folder: Path, *, on_stuck: Told | None = None, proc: Path = PROC) -> None:
     """Kill every process in the control group; return when it is empty or gone.
 
     Raises:
         Unknown: processes are left (hung in the kernel).
     """
     loop = asyncio.get_running_loop()
-    ends = loop.time() + EMPTY_S_MAX
+    stuck_since = began = loop.time()
     while True:
         left = kill_cgroup_once(folder)
         if not left:
             return
-        if loop.time() > ends:
+        now = loop.time()
+        if now - began > EMPTY_S_MAX:
             raise Unknown(f"{len(left)} processes of {folder.name} do not die")
+        if on_stuck is not None:
+            if not is_stuck(left, proc=proc):
+                stuck_since = now
+            elif now - stuck_since >= STUCK_S:
+                on_stuck()
+                on_stuck = None
         await asyncio.sleep(POLL_S)
+
+
+def is_stuck(pids: list[int], *, proc: Path = PROC) -> bool:
+    """Does any of these wait for a device, and none for anything else? One that is dying wants a processor instead."""
+    states = {use_of(pid, proc=proc).state for pid in pids} - {"", "Z", "X"}
+    return states == {ON_DISK}
 
 
 def kill_cgroup_once(folder: Path) -> list[int]:

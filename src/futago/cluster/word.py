@@ -39,4 +39,5 @@ def word(facts: Facts) -> Heartbeat:
         is_leaving=facts.is_leaving,
         authority=facts.cfg.authority,
         is_suspect=pg.is_suspect,
+        manager_ok=facts.manager_ok,
     )

@@ -25,7 +25,7 @@ from futago.web.model import PairStatus
 
 ANSWER_S_MAX = 1.0
 PROGRESS_S_MAX = 120.0  # between two lines of a long operation
-BEAT_S = 0.5
+BEAT_S = 0.2
 LINE_BYTES_MAX = 1024 * 1024
 
 

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -55,7 +55,7 @@ class ProcessUnit:
     async def find(self) -> int:
         return self.process.pid if self.process is not None and self.process.poll() is None else 0
 
-    async def kill(self) -> None:
+    async def kill(self, on_stuck: Callable[[], None] | None = None) -> None:
         if self.process is None:
             return
         pids = [self.process.pid, *self.children()]

@@ -218,6 +218,13 @@ def test_failed_postgres_is_restarted_in_place_while_maintenance_is_on() -> None
     assert do(SERVING, manager_ok=False).rule == "T4.announce"
 
 
+def test_a_primary_whose_programs_fail_does_not_hand_over_to_a_member_whose_fail_too() -> None:
+    assert SERVING.peer.heartbeat is not None
+    worse = replace(SERVING.peer, heartbeat=replace(SERVING.peer.heartbeat, manager_ok=False))
+    assert do(SERVING, manager_ok=False, peer=worse).rule == "P7.serve"
+    assert not do(SERVING, manager_ok=False, peer=worse).is_protected
+
+
 def test_primary_goes_on_alone_and_takes_the_peer_back_while_maintenance_is_on() -> None:
     assert on_hold(SERVING, peer=heard(beat(PAIRED), SILENT)).rule == "T1.intent"
     leaving = heard(beat(PAIRED, is_leaving=True, is_fit=False))

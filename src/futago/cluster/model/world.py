@@ -95,6 +95,7 @@ class Heartbeat:
     is_leaving: bool = False  # it is being shut down in good order and wants to hand over, or to be let go
     authority: str = "register"  # what decides by its settings; a fence that decides counts only where both say so
     is_suspect: bool = False  # see Pg.is_suspect
+    manager_ok: bool = True  # its manager and web answer, so it would do better than a primary whose do not
 
     @property
     def is_disk_well(self) -> bool:
