@@ -17,7 +17,7 @@ from futago import __version__
 from futago.cluster.fence.worker import Tested
 from futago.cluster.model import Decision, Facts, FenceOutcome, Gate, PairState, PgState, View
 from futago.cluster.pgwire import lsn_text
-from futago.cluster.word import is_fit
+from futago.cluster.word import is_fit, is_safe_alone
 from futago.runtime.clock import MS, S, now_utc
 from futago.setup import thirdvote
 from futago.setup.settings import Settings
@@ -311,15 +311,15 @@ def role_word(facts: Facts, decision: Decision) -> str:
 def role_line(facts: Facts, decision: Decision, turn: int = 0) -> Json:
     """Return the line of the role stream. The gate counts as open only while the decision is to serve.
 
-    `solo` says that what is safe here is safe. It ends before the other member is counted on again: with the
-    waiting of commits, not with the view that follows. `turn` tells that from an earlier time; the receiver says it back.
+    `solo` says that what is safe here is safe (`is_safe_alone`): it ends before the other member is counted on again.
+    `turn` tells that from an earlier time; the receiver says it back.
     """
     view = facts.durable.view
     is_open = facts.gate is Gate.OPEN and decision.is_serving
     return {
         "role": role_word(facts, decision),
         "epoch": 0 if view is None else view.epoch,
-        "solo": view is not None and view.is_solo and facts.pg.enforced is not True,
+        "solo": is_safe_alone(facts),
         "turn": turn,
         "gate": "open" if is_open else "closed",
         "outward": decision.may_act_outward,

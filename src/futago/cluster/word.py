@@ -1,4 +1,4 @@
-"""What a member says of itself to the other one. Pure: a judgement of its own facts, and nothing else."""
+"""What a member says of itself, to the other one and to its own programs. Pure: a judgement of its own facts, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ def is_fit(facts: Facts) -> bool:
     is_running = pg.state in (PgState.PRIMARY, PgState.STANDBY)
     has_view = facts.durable.view is not None
     return has_view and facts.durable.is_able and pg.is_disk_well and is_running and not facts.is_leaving
+
+
+def is_safe_alone(facts: Facts) -> bool:
+    """Is what is on this member's disk safe, whatever the other one has?
+
+    Under a durable solo view; until commits wait for the other member again (T5 has begun), and not while another view is
+    being written or may have been: that one may count on the other member, and its write may land at any moment, also
+    after the database that waited has died.
+    """
+    view = facts.durable.view
+    return view is not None and view.is_solo and facts.pg.enforced is not True and not facts.durable.is_writing
 
 
 def word(facts: Facts) -> Heartbeat:

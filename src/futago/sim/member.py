@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from futago.cluster.decide import READ_EVERY_NS, decide
 from futago.cluster.model import At, Config, Durable, Epoch, Heartbeat, MemberName, Op, PgState, ReadRegister
 from futago.cluster.situation import Situation
-from futago.cluster.word import word
+from futago.cluster.word import is_safe_alone, word
 from futago.sim.checks import ROLE_STALE_NS, THAW_GRACE_NS
 from futago.sim.database import Database
 from futago.sim.engine import MS, S
@@ -350,8 +350,7 @@ class SimMember:
         facts = self.senses.facts()
         d = decide(facts, now)
         view = facts.durable.view
-        is_alone = view is not None and view.is_solo and view.primary == self.name
-        self.is_told_alone = is_alone and facts.pg.enforced is not True
+        self.is_told_alone = view is not None and view.primary == self.name and is_safe_alone(facts)
         self.is_settled = self.is_settled and not self.is_told_alone
         before = v.decision
         v.decision, v.decided_at = d, self.engine.now

@@ -148,6 +148,14 @@ def test_receiver_is_told_to_wait_for_the_peer_before_the_peer_is_counted_on() -
     assert [(r.solo, r.turn) for r in told] == [(True, 7), (False, 8)]
 
 
+def test_receiver_answers_alone_no_more_while_a_view_may_land_that_counts_on_the_peer() -> None:
+    solo = View(Epoch(3), A, frozenset((A,)))
+    died = Pg(state=PgState.DIED)
+    for durable, is_solo in ((Durable(view=solo), True), (Durable(view=solo, is_writing=True), False)):
+        f = facts(durable=durable, pg=died)
+        assert parse_line(msgspec.json.encode(role_line(f, decide(f, NOW)))).solo is is_solo
+
+
 def test_what_was_settled_in_an_earlier_turn_is_not_settled_now() -> None:
     board = Board(cfg=facts().cfg, started_at=At(5))
     for enforced in (False, True):
