@@ -45,7 +45,13 @@ def test_short_ways_through_a_quiet_pair_give_what_the_rules_say() -> None:
         assert not world.run().violation
 
 
-@pytest.mark.parametrize("seed", [3_042_979, 3_052_248, 3_302_858, 3_303_284])
+BROKE = (
+    *(3_042_979, 3_052_248, 3_302_858, 3_303_284, 3_322_760),
+    *(5_027_686, 5_048_762, 5_055_190, 5_132_762, 5_204_784),
+)
+
+
+@pytest.mark.parametrize("seed", BROKE)
 def test_seed_of_the_long_run_that_broke_an_invariant_breaks_it_no_more(seed: int) -> None:
     result = run_seed(seed)
     assert not result.violation, f"{result.violation}\n" + "\n".join(story(seed)[-80:])

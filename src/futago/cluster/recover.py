@@ -155,8 +155,15 @@ class Ladder:
             )
 
     def _heed_view(self) -> None:
-        """Nothing is destroyed that counts: the primary may have made this member part of the pair since the order."""
-        view = self._board.read_durable().view
+        """Nothing is destroyed that counts: the primary may have made this member part of the pair since the order.
+
+        From here on `board.rejoin` says that data are being replaced, and the rules learn no view that counts on them
+        (T6.decline); while one that was learned before is on its way to the disk, the rung is refused, and tried again later.
+        """
+        durable = self._board.read_durable()
+        view = durable.view
+        if durable.is_writing:
+            raise Refused("a view is being written, which may count on the data here")
         if view is not None and self._board.cfg.me in view.insync:
             raise Refused("this member has been made part of the pair meanwhile: its data count, and stay")
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from futago.cluster.model import MemberName, View
+from futago.cluster.model import MemberName, RejoinStep, View
+from futago.cluster.situation import OUTWARD_MARGIN_NS
 from futago.sim.engine import MS, Engine
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Checker:
         """A view became durable on a member."""
         if before is not None and view.epoch <= before.epoch:
             self.fail("I6", f"{member.name} goes from epoch {before.epoch} to {view.epoch}")
+        if member.name in view.insync and member.db.is_half_made and member.v.rejoin.step is RejoinStep.RUNNING:
+            self.fail("I8", f"{member.name} makes a view durable that counts on data that are being replaced")
         self.see_view(view)
         self.on_role()
 
@@ -99,12 +102,28 @@ class Checker:
             self.fail("I8", f"{member.name} overwrites data that count in {view}")
 
     def on_outward(self) -> None:
-        """Somebody was allowed to act outward, or took the address."""
+        """Somebody was allowed to act outward, or took the address.
+
+        A power device that says "off" and lies is believed, which is promised to go wrong for as long as a member without
+        contact keeps its address (docs/operations/fencing.md). Until then S5 is not asked, and at its end it is.
+        """
         a, b = self._members()
-        if a.is_outward and b.is_outward:
-            self.fail("S5", "both members act outward")
-        if a.answers_address and b.answers_address:
-            self.fail("S5", "both members answer for the floating address")
+        what = "act outward" if a.is_outward and b.is_outward else ""
+        what = what or ("answer for the floating address" if a.answers_address and b.answers_address else "")
+        if not what:
+            return
+        until = max(_misled_until(a), _misled_until(b))
+        if until <= self._engine.now:
+            self.fail("S5", f"both members {what}")
+        self._engine.at(until, self.on_outward)
+
+
+def _misled_until(m: SimMember) -> int:
+    """Until when the other one may still believe that it serves, where the device of the other one lied to this winner."""
+    view = m.disk.view
+    if m.lied_at is None or view is None or not view.is_solo or view.primary != m.name:
+        return 0
+    return m.lied_at + m.cfg.t_self + OUTWARD_MARGIN_NS
 
 
 THAW_GRACE_NS = 300 * MS  # pair-protocol 24: after a freeze the controller needs a moment to take the address down

@@ -151,9 +151,9 @@ def _postgres_hangs(i: int) -> Callable[[World], None]:
     return act
 
 
-def _system_disk_hangs(i: int) -> Callable[[World], None]:
+def _system_disk_hangs(i: int, seconds: int = 15) -> Callable[[World], None]:
     def act(w: World) -> None:
-        w.members[i].disk_slow_until = w.engine.now + 15 * S
+        w.members[i].disk_slow_until = w.engine.now + seconds * S
 
     return act
 
@@ -337,6 +337,22 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario("standby without data, primary gone", ("T7s.no-data",), ((0, _off(0)), (0, _data_gone(1)))),
     Scenario("primary without data, standby unfit", ("P1.no-data",), ((0, _disk_errors(1)), (0, _data_gone(0)))),
+    Scenario(
+        "handed over to a member whose data were lost in the same heartbeat",
+        ("T4.give", "T4.return", "T5.publish"),
+        ((0.02, _data_gone(1)), (0.03, _postgres_dies(0))),
+        seconds=30,
+    ),
+    Scenario(
+        "counted on again while its data are being replaced",
+        ("T6.decline", "T5.publish"),
+        (
+            (0, _data_gone(1)),
+            (0, _as_soon_as(0, "T5.barrier", _system_disk_hangs(0, 2))),
+            (0, _as_soon_as(0, "T5.publish", _data_gone(1))),
+        ),
+        seconds=40,
+    ),
     Scenario("lone primary without data", ("S1.no-data",), ((0, _off(1)), (6, _data_gone(0)))),
     Scenario(
         "the primary's data volume hangs, standby gone", ("T1.no-data",), ((0, _data_disk_hangs(0)), (0, _off(1)))

@@ -84,7 +84,9 @@ class SimLadder:
     def _overwrite(self, m: SimMember, rung: Rung, rest: tuple[Choice, ...]) -> None:
         """Rewind or copy: while it runs, and when it is cut short, there is no usable data directory."""
         db, source, view = m.db, m.other.db, m.disk.view
-        if view is None or m.name in view.insync:  # the primary counts on it again since this was ordered
+        if (
+            view is None or m.v.is_writing or m.name in view.insync
+        ):  # the primary counts on it again since this was ordered
             self._ended(m, ok=False)
             return
         self._world.checker.on_destroy(m)

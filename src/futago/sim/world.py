@@ -389,27 +389,34 @@ class World:
         self.checker.fail("L2" if self._is_serving() else "L1", f"the core does not {what}: {says}")
 
     def _may_serve(self, m: SimMember) -> bool:
-        """The newest view that this member can learn of counts on it, and it has data.
+        """Must this lone member serve? The newest view that it can learn of counts on it, and its data may be chosen.
 
         A view that only the lost member had written is no promise: the pair was not protected yet.
         """
-        views = [m.disk.view] if m.disk.view is not None else []
-        for juror in self.jurors.values():
-            value = juror.state.value
-            if value is not None:
-                views.append(
-                    View(Epoch(value.epoch), MemberName(value.primary), frozenset(map(MemberName, value.insync)))
-                )
-        if self.settings.authority == "fence":
-            return False  # it may have to wait for the other one; that it says so is what counts
-        if m.disk.view is None:
-            return False  # it lost its memory: what it promised nobody knows
-        newest = max(views, key=lambda v: v.epoch, default=None)
-        if newest is None or m.name not in newest.insync or m.db.state is PgState.ABSENT:
+        own, db = m.disk.view, m.db
+        if own is None or db.state is PgState.ABSENT:
+            return False  # what it promised nobody knows; or there is nothing to serve from
+        newest = max((own, *self._register_views()), key=lambda v: v.epoch)
+        if m.name not in newest.insync:
             return False
+        if newest.is_solo:
+            return True
+        if db.is_suspect and db.state is not PgState.PRIMARY:
+            return False  # its data are not trusted, and the other one may have better ones; one that serves goes on
+        return self.settings.authority == "register" or self._may_shoot(m)
+
+    def _register_views(self) -> list[View]:
+        """What the jurors hold, each."""
+        if not self.has_jury:
+            return []
+        held = [j.state.value for j in self.jurors.values() if j.state.value is not None]
+        return [View(Epoch(x.epoch), MemberName(x.primary), frozenset(map(MemberName, x.insync))) for x in held]
+
+    def _may_shoot(self, m: SimMember) -> bool:
+        """Where the fence decides: the device works, and in this boot both have agreed on the view."""
         return (
-            newest.is_solo or not m.db.is_suspect
-        )  # data that are not trusted, and the other one may have better ones
+            m.has_fence and m.fence_of_peer == "works" and m.disk.view is not None and m.met_epoch == m.disk.view.epoch
+        )
 
 
 def run_seed(seed: int, *, chaos_ns: int | None = None, is_telling: bool = False) -> Result:

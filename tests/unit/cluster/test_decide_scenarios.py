@@ -400,6 +400,45 @@ def test_handed_over_member_adopts_also_where_a_promise_crossed_it() -> None:
     expect(do(crossed, peer=handed), "T4.adopt", PersistView(view(7, A, A), stopped=True))
 
 
+def test_member_whose_data_were_lost_before_it_was_handed_over_to_returns_the_service() -> None:
+    gone, handed = Pg(state=PgState.ABSENT), heard(beat(view(7, A, A), pg=PgState.STOPPED))
+    back = PersistView(view(8, B, B))
+    expect(do(FOLLOWING, peer=handed, pg=gone), "T4.return", back)
+    crossed = replace(FOLLOWING, durable=Durable(view=SOLO_B))
+    expect(do(crossed, peer=handed, pg=gone), "T4.return", back)
+    promised = heard(beat(SOLO, pg=PgState.STANDBY))
+    d = do(SERVING, peer=promised, pg=gone, gate=Gate.CLOSED, address_held=False)
+    expect(d, "T4.return", PersistView(view(7, B, B)))
+    d = do(SERVING, peer=promised, pg=gone)
+    assert d.rule == "T4.return" and not any(isinstance(a, PersistView) for a in d.actions), "it is shut first"
+
+
+def test_service_is_not_returned_to_a_member_that_has_no_data_either_or_is_not_heard() -> None:
+    gone, handed = Pg(state=PgState.ABSENT), beat(view(7, A, A), pg=PgState.ABSENT)
+    assert do(FOLLOWING, peer=heard(handed), pg=gone).rule == "T4.adopt"
+    silent = heard(replace(handed, pg=PgState.STOPPED), SILENT)
+    assert do(FOLLOWING, peer=silent, pg=gone).rule == "T4.adopt"
+
+
+def test_service_that_was_returned_is_taken_up_again() -> None:
+    gave = replace(SERVING, durable=Durable(view=view(7, B, B)), pg=Pg(state=PgState.STOPPED), gate=Gate.CLOSED)
+    returned = heard(beat(view(8, A, A), pg=PgState.ABSENT, is_fit=False, is_streaming=False))
+    expect(do(gave, peer=returned, address_held=False), "T4.adopt", PersistView(view(8, A, A), stopped=True))
+
+
+def test_member_whose_data_are_being_replaced_declines_to_be_counted_on() -> None:
+    serving = heard(beat(view(7, B, A, B), pg=PgState.PRIMARY))
+    back = replace(FOLLOWING, durable=Durable(view=SOLO_B), peer=serving, pg=Pg(state=PgState.ABSENT))
+    for rung in ("rewind", "basebackup", "empty"):
+        d = do(back, rejoin=Rejoin(RejoinStep.RUNNING, rung))
+        expect(d, "T6.decline", PersistView(view(8, B, B)))
+    for rejoin in (Rejoin(RejoinStep.RUNNING, "follow"), Rejoin(RejoinStep.RUNNING), Rejoin(RejoinStep.DONE, "rewind")):
+        assert do(back, rejoin=rejoin).rule == "T6.learn"
+    assert do(back, rejoin=Rejoin(RejoinStep.RUNNING, "basebackup"), pg=STANDBY).rule == "T6.learn", "it has arrived"
+    left_out = heard(beat(view(7, B, B), pg=PgState.PRIMARY))
+    assert do(back, peer=left_out, rejoin=Rejoin(RejoinStep.RUNNING, "basebackup")).rule == "T6.learn"
+
+
 def test_postgres_death_with_an_unfit_peer_is_restarted_in_place_and_enforced() -> None:
     d = do(SERVING, pg=replace(PRIMARY, state=PgState.DIED), peer=heard(beat(PAIRED, is_fit=False)))
     expect(d, "T8.start", StartPg(as_standby=False, enforced=True))

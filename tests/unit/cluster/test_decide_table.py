@@ -225,7 +225,7 @@ def any_facts(r: random.Random) -> Facts:
             asked_at=r.choice((None, FRESH, LONG)),
         ),
         op=Op(r.choice((*[OpKind.NONE] * 4, *OpKind)), since),
-        rejoin=Rejoin(r.choice(list(RejoinStep)), retry_at=r.choice((LONG, At(NOW + S)))),
+        rejoin=Rejoin(r.choice(list(RejoinStep)), r.choice(("follow", "basebackup")), r.choice((LONG, At(NOW + S)))),
         wants=r.choice(WANTS),
         wants_since=since,
         journals_complete=r.random() < 0.8,

@@ -53,6 +53,18 @@ def adopt(s: Situation, *, stopped: bool) -> Actions:
     return (PersistView(view=s.newest, stopped=stopped),)
 
 
+def decline(s: Situation) -> Actions:
+    """Write durably that the peer alone serves in the epoch after the newest, in which we do not count: a promise unasked.
+
+    Only for a newest view in which we never served and that no rule but ours can go on from by one epoch: one that the peer
+    made in stepping back, or one in which it counts on us (it may ask to go on alone in the same epoch, to the same effect).
+    """
+    assert s.newest is not None
+    peer = s.cfg.peer
+    view = View(epoch=Epoch(s.newest.epoch + 1), primary=peer, insync=frozenset((peer,)), floor=s.newest.floor)
+    return quiet(s) or (PersistView(view=view),)
+
+
 def promise(s: Situation) -> Actions:
     """Write durably that the peer alone serves in the next epoch: from now on we count for nothing."""
     assert s.hb is not None

@@ -4,8 +4,8 @@ older one than somebody else. The idea: stop first, then believe.
 
 from __future__ import annotations
 
-from futago.cluster.model import PairState, PgState
-from futago.cluster.rules.deeds import adopt, promise_blank, read_if_any, stop
+from futago.cluster.model import PairState, PgState, RejoinStep
+from futago.cluster.rules.deeds import adopt, decline, promise_blank, read_if_any, stop
 from futago.cluster.rules.row import Row, always, nothing
 from futago.cluster.situation import Situation, is_same
 
@@ -24,6 +24,9 @@ def _may_be_dropped(s: Situation) -> bool:
     is_clear = hb.intent <= hb.view.epoch and hb.is_able
     has_nothing = s.pg.state is PgState.ABSENT or s.pg.has_standby_signal
     return is_asked and is_counted_on and is_clear and has_nothing
+
+
+DESTRUCTIVE = ("rewind", "basebackup", "empty")  # the rungs that replace what lies in the data directory
 
 
 MEMORY_ROWS = (
@@ -82,6 +85,20 @@ def _is_own_solo_win(s: Situation) -> bool:
     return s.is_own_win and s.is_primary
 
 
+def _is_better_there(s: Situation) -> bool:
+    """We are named, have never served in that view, and our data are gone; the peer, which stepped back, says it has some."""
+    is_gone_here = s.pg.state is PgState.ABSENT
+    return s.peer_names_me and s.talks and is_gone_here and s.hb is not None and s.hb.pg is not PgState.ABSENT
+
+
+def _is_being_overwritten(s: Situation) -> bool:
+    """The newest view counts on our data, and a rung of the ladder is replacing them, by an order older than that view."""
+    rejoin, pg = s.f.rejoin, s.pg
+    is_counted_on = s.newest is not None and s.newest.primary == s.cfg.peer and s.cfg.me in s.newest.insync
+    is_replacing = rejoin.step is RejoinStep.RUNNING and rejoin.rung in DESTRUCTIVE
+    return is_counted_on and is_replacing and not (pg.state is PgState.STANDBY and pg.is_streaming)
+
+
 LEARN_ROWS = (
     Row(
         "L2.unable",
@@ -106,6 +123,13 @@ LEARN_ROWS = (
         lambda s: s.is_own_win,
         "The third vote decided that {me} takes over; {me} makes that durable before it acts.",
         lambda s: adopt(s, stopped=False),
+        PairState.SWITCHING,
+    ),
+    Row(
+        "T4.return",
+        _is_better_there,
+        "{peer} stepped back for {me}, whose data have been lost since: {me} writes durably that {peer} serves alone.",
+        decline,
         PairState.SWITCHING,
     ),
     Row(
@@ -138,6 +162,13 @@ LEARN_ROWS = (
         PairState.BLOCKED,
         "futago recover",
         waits_for="the system disk",
+    ),
+    Row(
+        "T6.decline",
+        _is_being_overwritten,
+        "{peer} counts on {me}, whose data are just being replaced: {me} writes durably that {peer} serves alone.",
+        decline,
+        PairState.SWITCHING,
     ),
     Row(
         "T6.learn",
