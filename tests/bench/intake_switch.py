@@ -107,14 +107,16 @@ def switch(lab: Lab, kind: str) -> None:
 
 
 def switch_all(lab: Lab, count: int, kinds: list[str]) -> None:
+    began = time.monotonic()
     for i in range(count):
         kind = kinds[i % len(kinds)]
         wait_protected(lab, deadline_s=240)
         time.sleep(1)
         switch(lab, kind)
-        say(f"  switch {i + 1}/{count}: {kind}")
+        say(f"  switch {i + 1}/{count}: {kind} ({time.monotonic() - began:.1f} s)")
         time.sleep(3)
     wait_protected(lab, deadline_s=240)
+    say(f"  protected ({time.monotonic() - began:.1f} s)")
 
 
 def measured(lab: Lab, api: Api, *, rate: int, every: int, switches: int, kinds: list[str]) -> bool:
@@ -142,7 +144,27 @@ def measured(lab: Lab, api: Api, *, rate: int, every: int, switches: int, kinds:
     }
     figure("intake.switch.lost", len(lost), **common, checked=len(wanted), examples=sorted(lost)[:5])
     figure("intake.switch.twice", len(twice), **common, checked=len(wanted), examples=sorted(twice)[:5])
+    if lost or twice:
+        tell_what_is_known(lab, api, lost, every=every, per_s=int(sent) / float(took))
     return not lost and not twice
+
+
+def tell_what_is_known(lab: Lab, api: Api, lost: set[int], *, every: int, per_s: float) -> None:
+    """Say which stretches are missing and when they were sent, and what the receivers counted and told of themselves."""
+    stretches: list[list[int]] = []
+    for n in sorted(lost):
+        if stretches and n == stretches[-1][1] + every:
+            stretches[-1][1] = n
+        else:
+            stretches.append([n, n])
+    for first, last in stretches[:20]:
+        say(f"  lost: {first} to {last}, sent {first / per_s:.2f} to {last / per_s:.2f} s after the beginning")
+    for message in (event["message"] for event in api.event_messages(monitor="receiver")):
+        say(f"  receiver: {message}")
+    ask = "import json,socket; s=socket.socket(socket.AF_UNIX); s.connect('/run/futago/receiver.sock');"
+    ask += """ s.sendall(b'{"op":"status"}\\n'); print(s.makefile().readline())"""
+    for node in lab.members:
+        say(f"  {node.name}: {node.run(['python3', '-c', ask]).stdout.strip()}")
 
 
 def main() -> int:
@@ -152,7 +174,7 @@ def main() -> int:
     parser.add_argument("--match-every", type=int, default=20)
     parser.add_argument("--kinds", default=",".join(KINDS_HERE))
     args = parser.parse_args()
-    lab = Lab(f"i{os.getpid()}")
+    lab, is_good = Lab(f"i{os.getpid()}"), False
     try:
         lab.up(owner_pid=os.getpid(), say=say)
         form_pair(lab, say=say)
@@ -161,7 +183,7 @@ def main() -> int:
         kinds = args.kinds.split(",")
         is_good = measured(lab, Api(lab), rate=args.rate, every=args.match_every, switches=args.switches, kinds=kinds)
     finally:
-        lab.down(say=say)
+        lab.down(say=say, keep_logs=not is_good)
     return 0 if is_good else 1
 
 

@@ -28,7 +28,7 @@ from futago.intake.merge import WINDOW_NS, Copies, Merger
 from futago.intake.model import Mark, Protocol, Record
 from futago.intake.normalise import copies_of
 from futago.intake.options import OPTIONS, OptionsWatch
-from futago.intake.reader import JournalReader, Read
+from futago.intake.reader import Bookmarks, JournalReader, Read
 from futago.intake.rules import Match
 from futago.intake.store import Event
 from futago.intake.suppress import Repeats, Said, Summary
@@ -83,9 +83,9 @@ class Places:
 class _Stream:
     """One member's journal, as this engine reads it."""
 
-    def __init__(self, member: str, root: Path, after: dict[str, int]) -> None:
+    def __init__(self, member: str, root: Path, after: dict[str, int], bookmarks: Bookmarks) -> None:
         self.member = member
-        self.reader = JournalReader(root, after)
+        self.reader = JournalReader(root, after, bookmarks=bookmarks)
         self.held: Read | None = None
         self.is_full = False
 
@@ -140,6 +140,7 @@ class ConsumeEngine:
         self.following = Following(context)
         self._repeats = Repeats()
         self._streams: list[_Stream] = []
+        self._bookmarks = {True: Bookmarks(), False: Bookmarks()}  # of the own journal, and of the copy
         self._merger = Merger((self._me, self._peer))
         self._revision = 0
         self._positions: dict[str, dict[str, int]] = {}
@@ -180,10 +181,15 @@ class ConsumeEngine:
         members = (self._me, self._peer)
         self._merger = await asyncio.to_thread(Merger, members, loaded.head, loaded.chunks)
         self._repeats = Repeats(loaded.repeats)
-        self._streams = [_Stream(self._me, self._places.own, loaded.positions.get(self._me, {}))]
+        self._streams = [self._stream(self._me, loaded.positions)]
         if self._peer:
-            self._streams.append(_Stream(self._peer, self._places.copy, loaded.positions.get(self._peer, {})))
+            self._streams.append(self._stream(self._peer, loaded.positions))
         self._context.log.event("intake.begun", revision=loaded.revision, chunks=len(loaded.chunks))
+
+    def _stream(self, member: str, positions: dict[str, dict[str, int]]) -> _Stream:
+        is_own = member == self._me
+        root = self._places.own if is_own else self._places.copy
+        return _Stream(member, root, positions.get(member, {}), self._bookmarks[is_own])
 
     def _close(self) -> None:
         for stream in self._streams:

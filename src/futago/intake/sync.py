@@ -14,14 +14,14 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from futago.intake.consumed import Consumed
 from futago.intake.copy import JournalCopy
 from futago.intake.journal import folders
 from futago.intake.model import Position
 from futago.intake.own import OwnJournal
-from futago.intake.reader import JournalReader, Read
+from futago.intake.reader import Bookmarks, JournalReader, Read
 from futago.intake.wire import (
     BEAT_S,
     FRAME_BYTES_MAX,
@@ -47,9 +47,14 @@ READ_BYTES = 512 << 10
 SMALL_BYTES = 64 << 10
 GATHER_S = 0.01  # after a small block, gather for so long: half the frames, half the other's syncs
 CONNECT_S_MAX = 2.0
+HAVE_S_MAX = 5.0  # the other first makes durable what it holds
+SILENCE_SLICES = 5
 RETRY_S = 0.3
 ALL = 1 << 62  # a sequence above every other
 FRESH_S = 0.4  # `complete`: as of so long ago
+
+
+M = TypeVar("M")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ class Upstream:
         self.on_acked: Callable[[], None] = lambda: None
         self.conversations = 0
         self.last_error = ""
+        self._bookmarks = Bookmarks()
         self._news = asyncio.Event()  # something was synced here, or acknowledged there
         self._unacked: deque[tuple[Position, int]] = deque()
         self._unacked_bytes = 0
@@ -169,8 +175,7 @@ class Upstream:
     async def _conversation(self, stream: FrameStream[DownstreamMessage], peer: Peer) -> None:
         require(stream.writer, pair_id=self._pair_id, kind="member", name=peer.name)
         await stream.send(Hello(PROTOCOL_VERSION, self._journal.incarnation))
-        async with asyncio.timeout(SILENCE_S_MAX):
-            have = await stream.receive()
+        have = await heard(stream, within_s=HAVE_S_MAX)
         if not isinstance(have, Have) or have.version != PROTOCOL_VERSION:
             raise RemoteProtocolFault("the conversation did not begin with what the copy has")
         self._begin(have)
@@ -191,8 +196,7 @@ class Upstream:
 
     async def _listen(self, stream: FrameStream[DownstreamMessage]) -> None:
         while True:
-            async with asyncio.timeout(SILENCE_S_MAX):
-                message = await stream.receive()
+            message = await heard(stream)
             if isinstance(message, Ack):
                 self._acknowledged(Position(message.incarnation, message.last))
             elif isinstance(message, Answer):
@@ -223,7 +227,7 @@ class Upstream:
             await asyncio.sleep(BEAT_S)
 
     async def _stream(self, stream: FrameStream[DownstreamMessage], have: Have, peer: Peer) -> None:
-        reader = JournalReader(self._root, self._after(have), is_raw=True)
+        reader = JournalReader(self._root, self._after(have), is_raw=True, bookmarks=self._bookmarks)
         own = self._journal.incarnation.id
         try:
             while self.peer == peer:
@@ -322,8 +326,7 @@ class Downstream:
                 self.is_connected = False
 
     async def _conversation(self, stream: FrameStream[UpstreamMessage]) -> None:
-        async with asyncio.timeout(SILENCE_S_MAX):
-            hello = await stream.receive()
+        hello = await heard(stream)
         if not isinstance(hello, Hello) or hello.version != PROTOCOL_VERSION:
             raise RemoteProtocolFault("the conversation did not begin with a hello that is known here")
         await self._copy.settle()
@@ -337,8 +340,7 @@ class Downstream:
 
     async def _listen(self, stream: FrameStream[UpstreamMessage]) -> None:
         while True:
-            async with asyncio.timeout(SILENCE_S_MAX):
-                message = await stream.receive()
+            message = await heard(stream)
             received_ns = self._own.clock.now_ns()
             if isinstance(message, Records):
                 self._copy.append(message)
@@ -360,6 +362,26 @@ class Downstream:
             synced = await self._copy.synced_after(said)
             await stream.send(Ack(synced.incarnation, synced.sequence))
             said = synced
+
+
+async def heard(stream: FrameStream[M], *, within_s: float = SILENCE_S_MAX) -> M:
+    """Return the next message.
+
+    Silence is counted in slices, and between them what has come is read: a loop that was itself held up for long, by a
+    frozen machine or by more work than it can do, does not take that for the silence of the other.
+
+    Raises:
+        TimeoutError: the other was silent. Else as `FrameStream.receive`.
+    """
+    receiving = asyncio.ensure_future(stream.receive())
+    try:
+        for _ in range(SILENCE_SLICES):
+            done, _ = await asyncio.wait({receiving}, timeout=within_s / SILENCE_SLICES)
+            if done:
+                return receiving.result()
+    finally:
+        receiving.cancel()
+    raise TimeoutError(f"silent for {within_s:g} s")
 
 
 async def guarded(conversation: Callable[[], Coroutine[Any, Any, None]], ended: Callable[[str], None]) -> None:
