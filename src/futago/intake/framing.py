@@ -40,6 +40,11 @@ class SyslogFraming:
         self._is_line_skipped = False  # passing over the rest of a line that was too long
 
     @property
+    def is_unfinished(self) -> bool:
+        """Has a frame begun that has not ended, or is the rest of a long one being passed over?"""
+        return bool(self._buffer) or bool(self._skip) or self._is_line_skipped
+
+    @property
     def pending_bytes(self) -> int:
         """Bytes of an unfinished frame."""
         return len(self._buffer)

@@ -1,7 +1,8 @@
-"""The sockets that devices send to: UDP drained on readable, TCP cut into frames. Everything goes to the own journal.
+"""The sockets that devices send to: UDP drained on readable, and how all of them are bound. Everything goes to the own
+journal.
 
-Nothing is parsed here beyond framing, nothing is answered. When the journal cannot take more, sockets are simply not
-read: TCP senders wait, and for UDP the kernel's buffer fills and then counts what it drops.
+Nothing is parsed here, nothing is answered. When the journal cannot take more, sockets are simply not read: for UDP the
+kernel's buffer fills and then counts what it drops.
 """
 
 from __future__ import annotations
@@ -12,19 +13,17 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
-from typing import Any
 
-from futago.intake.framing import Frame, SyslogFraming
 from futago.intake.mmsg import BATCH, BatchReceiver
-from futago.intake.model import Flag, Protocol
+from futago.intake.model import Protocol
 from futago.intake.own import OwnJournal
 from futago.intake.turns import Turns
 from futago.runtime.clock import S
 
-RECEIVE_BUFFER_BYTES = 8 << 20
+RECEIVE_BUFFER_BYTES = 32 << 20  # some 50,000 datagrams of 200 bytes: five seconds of a flood
 DRAIN_MAX = 512  # datagrams at once, so that other sockets get their turn
-TCP_CONNECTIONS_MAX = 4096
 ADDRESSES_MAX = 20_000
+KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S, KEEPALIVE_COUNT = 300, 30, 4
 _SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPNS = 35
 _SO_MEMINFO = 55
@@ -47,7 +46,10 @@ class Counters:
     tcp_refused: int = 0
     tcp_frames_cut: int = 0
     tcp_incomplete: int = 0
+    tcp_timed_out: int = 0  # in the middle of a frame for too long
+    tcp_idle: int = 0  # silent for longer than the options allow
     tls_refused: int = 0  # a certificate of another name
+    tls_failed: int = 0  # handshakes that came to nothing
     relp_connections: int = 0
     relp_acknowledged: int = 0
     relp_repeated: int = 0
@@ -197,116 +199,6 @@ def stamp_of(extra: list[tuple[int, int, bytes]]) -> int:
     return 1 << 62  # no stamp: now
 
 
-class TcpSyslog(asyncio.Protocol):
-    """One TCP connection of a syslog sender; with TLS if `is_tls`.
-
-    Args:
-        names: the names of which one must stand in the sender's certificate; empty: any.
-    """
-
-    def __init__(
-        self,
-        *,
-        journal: OwnJournal,
-        turns: Turns,
-        addresses: Addresses,
-        counters: Counters,
-        opened: set[TcpSyslog],
-        is_tls: bool = False,
-        names: frozenset[str] = frozenset(),
-    ) -> None:
-        self._journal = journal
-        self._addresses = addresses
-        self._counters = counters
-        self._opened = opened
-        self._turns = turns
-        self._framing = SyslogFraming()
-        self._protocol = Protocol.SYSLOG_TLS if is_tls else Protocol.SYSLOG_TCP
-        self._names = names
-        self._source = bytes(16)
-        self._port = 0
-        self.transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "pause_reading")
-        self.transport = transport  # type: ignore[assignment]
-        if len(self._opened) >= TCP_CONNECTIONS_MAX:
-            self._counters.tcp_refused += 1
-            transport.abort()  # type: ignore[attr-defined]
-            return
-        if self._names and not self._names & names_of(transport.get_extra_info("peercert")):
-            self._counters.tls_refused += 1
-            transport.abort()  # type: ignore[attr-defined]
-            return
-        self._counters.tcp_connections += 1
-        self._opened.add(self)
-        peer = transport.get_extra_info("peername") or ("0.0.0.0", 0)  # noqa: S104  a sender that is gone already
-        self._source, self._port = self._addresses.packed(peer[0]), peer[1]
-        self._turns.meet(self, self._now_ns())
-        if self._journal.is_congested:
-            self.pause()
-
-    def _now_ns(self) -> int:
-        now_ns = self._journal.clock.now_ns()
-        self._turns.turn(now_ns)  # we may be the first to run after a stop
-        return now_ns
-
-    def data_received(self, data: bytes) -> None:
-        now_ns = self._now_ns()
-        for frame in self._framing.receive_data(data):
-            self._add(frame, now_ns)
-        self._journal.hand()
-
-    def eof_received(self) -> bool:
-        frame = self._framing.receive_end()
-        if frame is not None:
-            self._add(frame, self._now_ns())
-            self._journal.hand()
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._opened.discard(self)
-        self._turns.forget(self)
-        if self._framing.pending_bytes:
-            self._counters.tcp_incomplete += 1
-
-    def pause(self) -> None:
-        """Do not read: the sender waits."""
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Read again."""
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.resume_reading()
-
-    def _add(self, frame: Frame, now_ns: int) -> None:
-        if self._protocol is Protocol.SYSLOG_TLS:
-            self._counters.syslog_tls += 1
-        else:
-            self._counters.syslog_tcp += 1
-        flags = self._turns.flags(self, now_ns)
-        if frame.is_cut:
-            self._counters.tcp_frames_cut += 1
-            flags |= Flag.CUT
-        self._journal.add(
-            frame.data,
-            protocol=self._protocol,
-            source=self._source,
-            port=self._port,
-            time_ns=now_ns,
-            flags=flags,
-        )
-
-
-def names_of(certificate: dict[str, Any] | None) -> set[str]:
-    """Return the common name and the DNS names in a certificate, as the ssl module gives it."""
-    if not certificate:
-        return set()
-    names = {value for part in certificate.get("subject", ()) for name, value in part if name == "commonName"}
-    return names | {value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"}
-
-
 def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -323,5 +215,15 @@ def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
 
 
 def tcp_socket(host: str, port: int) -> socket.socket:
-    """Return a bound TCP socket that does not listen yet. Raises OSError."""
-    return _bound(host, port, socket.SOCK_STREAM)
+    """Return a bound TCP socket that does not listen yet. Its connections end when their senders are gone without a word
+    (a power cut): the kernel asks after 5 minutes of silence, and gives up within 2 more. Raises OSError.
+    """
+    sock = _bound(host, port, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # what is accepted inherits these
+    for option, value in (
+        (socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S),
+        (socket.TCP_KEEPINTVL, KEEPALIVE_EVERY_S),
+        (socket.TCP_KEEPCNT, KEEPALIVE_COUNT),
+    ):
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    return sock

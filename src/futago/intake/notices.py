@@ -45,6 +45,7 @@ class Notices:
         self._member = member
         self._told_ns: dict[str, int] = {}
         self._drops = 0
+        self._refused = 0
         self._is_congested = False
         self._unbound: tuple[str, ...] = ()
 
@@ -53,19 +54,33 @@ class Notices:
         message = f"The journal of {self._member} is damaged in {places} places: what was there is passed over."
         return Notice(self._member, "warning", message, {"places": places})
 
-    def look(self, now_ns: int, *, drops: int, congestion: str | None, unbound: tuple[str, ...]) -> list[Notice]:
+    def look(
+        self,
+        now_ns: int,
+        *,
+        drops: int,
+        congestion: str | None,
+        unbound: tuple[str, ...],
+        refused: int = 0,
+        refusal: str = "",
+    ) -> list[Notice]:
         """Return what to tell now.
 
         Args:
             drops: datagrams that the kernel has dropped, in all.
             congestion: why nothing is taken; None: it is.
             unbound: ports that cannot be served.
+            refused: connections that found no place, in all; `refusal`: why the last of them did not.
         """
         found: list[Notice] = []
         if drops > self._drops and self._is_due("drops", now_ns):
             count, self._drops = drops - self._drops, drops
             message = f"{self._member} lost {count} datagrams: its buffer was full before they could be recorded."
             found.append(Notice(self._member, "critical", message, {"dropped": count}))
+        if refused > self._refused and self._is_due("refused", now_ns):
+            count, self._refused = refused - self._refused, refused
+            message = f"{self._member} refused {count} connections of senders, the last as {refusal}."
+            found.append(Notice(self._member, "warning", message, {"refused": count}))
         if (congestion is not None) != self._is_congested and (congestion is None or self._is_due("congested", now_ns)):
             self._is_congested = congestion is not None
             found.append(self._flow(congestion))

@@ -23,6 +23,9 @@ AUTH_CODE_BYTES = {"sha1": 12, "sha224": 16, "sha256": 24, "sha384": 32, "sha512
 PASSWORD_CHARS_MIN = 8  # RFC 3414, section 11.2
 USERS_MAX = 1000
 KEPT_DAYS_MAX, KEPT_ROWS_MAX = 3660, 100_000_000
+CONNECTIONS_MAX = 16_384  # each is a descriptor, and may hold a frame
+# Least and most of each bound on time, in seconds.
+UNFINISHED_S, IDLE_S, HANDSHAKE_S = (10, 86_400), (60, 31 * 86_400), (1, 60)
 _OTHERS = 0o037  # neither writable by the group nor anything to others
 _ENGINE_ID_START = bytes.fromhex("80007ed905")  # an enterprise number for examples (RFC 5612), then "octets"
 
@@ -66,6 +69,19 @@ class Relp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     is_tls: bool = msgspec.field(default=False, name="tls")  # with what [syslog_tls] says
 
 
+class Connections(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bounds on connections of senders, of syslog by TCP and TLS and of RELP together. `per_sender`: of one address.
+    `unfinished_s`: a frame of syslog that has begun ends within; `idle_s`: a connection that says nothing for so long is
+    ended, 0: never; `handshake_s`: TLS is agreed on within.
+    """
+
+    max: int = 4096
+    per_sender: int = 1024
+    unfinished_s: int = 300
+    idle_s: int = 0
+    handshake_s: int = 10
+
+
 class Messages(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which received messages are kept for search, for how long and how many. `keep`: all, or those of monitors that
     say `keep: true`.
@@ -83,6 +99,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     syslog_tls: SyslogTls | None = None
     relp: Relp | None = None
     messages: Messages = Messages()
+    connections: Connections = Connections()
 
 
 def load(where: Path = OPTIONS) -> Options:
@@ -126,7 +143,22 @@ def parse(text: str, *, where: Path) -> Options:
     kept = options.messages
     if not 1 <= kept.days <= KEPT_DAYS_MAX or not 1 <= kept.rows <= KEPT_ROWS_MAX:
         raise _fault(where, f"messages: days is from 1 to {KEPT_DAYS_MAX}, rows from 1 to {KEPT_ROWS_MAX:,}")
+    _check_connections(options.connections, where)
     return options
+
+
+def _check_connections(wanted: Connections, where: Path) -> None:
+    if not 1 <= wanted.max <= CONNECTIONS_MAX or not 1 <= wanted.per_sender <= CONNECTIONS_MAX:
+        raise _fault(where, f"connections: max and per_sender are from 1 to {CONNECTIONS_MAX:,}")
+    times = (
+        ("unfinished_s", wanted.unfinished_s, UNFINISHED_S),
+        ("idle_s", wanted.idle_s or IDLE_S[0], IDLE_S),  # 0: never
+        ("handshake_s", wanted.handshake_s, HANDSHAKE_S),
+    )
+    for name, value, (least, most) in times:
+        if not least <= value <= most:
+            zero = " (0: never)" if name == "idle_s" else ""
+            raise _fault(where, f"connections.{name} is from {least} to {most}{zero}")
 
 
 def _check_user(user: User, where: Path) -> None:

@@ -19,8 +19,9 @@ import msgspec
 from futago.intake.consumed import Consumed
 from futago.intake.copy import JournalCopy
 from futago.intake.custom_traps import CustomTrapDesk
+from futago.intake.guests import Door, Guests
 from futago.intake.journal import Repaired, is_disk_short, new_incarnation, prune, repair, tail
-from futago.intake.listen import Addresses, Counters, TcpSyslog, UdpPort, tcp_socket
+from futago.intake.listen import Addresses, Counters, UdpPort, tcp_socket
 from futago.intake.local import LINE_BYTES_MAX, LocalDoor
 from futago.intake.model import NO_SOURCE, Mark, Protocol, Record
 from futago.intake.notices import Notice, Notices
@@ -30,6 +31,7 @@ from futago.intake.relp_server import RelpConnection, RelpDesk
 from futago.intake.servers import OptionServers
 from futago.intake.snmp_port import InformDesk, SnmpPort
 from futago.intake.sync import Downstream, Peer, Upstream
+from futago.intake.tcp_syslog import TcpSyslog
 from futago.intake.turns import Turns
 from futago.intake.usm_desk import UsmDesk
 from futago.intake.writer import JournalWriter
@@ -95,7 +97,7 @@ class Receiver:
         self._opened: set[TcpSyslog] = set()
         self._udp: list[UdpPort] = []
         self._turns = Turns(self.counters, self._udp, lambda: (*self._opened, *self.relp.opened))
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Door] = []
         self._unbound: list[str] = []
         self._is_paused = False
         self._notices = Notices(config.me)
@@ -103,10 +105,13 @@ class Receiver:
         self._told_alone = 0  # up to here senders were told so while only this disk counted
         self._role = RoleWatch(config.controller)
         self.options = OptionsWatch(config.options)
+        self.guests = Guests(self.counters, lambda: self.options.current.connections)
         self._option_servers = OptionServers(
             hosts=config.hosts,
             cert=config.cert,
             key=config.key,
+            guests=self.guests,
+            addresses=self._addresses,
             make_syslog=lambda names: self._syslog_connection(is_tls=True, names=names),
             make_relp=lambda names: RelpConnection(self.relp, names),
         )
@@ -228,15 +233,17 @@ class Receiver:
         return not self._is_alone and self.upstream.is_connected and self._peer_has >= self._told_alone
 
     async def _listen(self) -> None:
-        config, loop = self._config, asyncio.get_running_loop()
+        config = self._config
         for host in config.hosts:
             self._listen_udp(host)
             try:
                 sock = tcp_socket(host, config.ports.syslog_tcp)
+                door = Door(sock, self.guests, self._syslog_connection, packed=self._addresses.packed)
+                door.open()
             except OSError as e:
                 self._unbound.append(f"tcp {host} {config.ports.syslog_tcp}: {e.strerror}")
                 continue
-            self._servers.append(await loop.create_server(self._syslog_connection, sock=sock, backlog=1024))
+            self._servers.append(door)
         if not self._udp and not self._servers:
             raise OperatorFault(
                 f"No port to receive on could be opened: {'; '.join(self._unbound)}.",
@@ -254,6 +261,7 @@ class Receiver:
             addresses=self._addresses,
             counters=self.counters,
             opened=self._opened,
+            guests=self.guests,
             is_tls=is_tls,
             names=names,
         )
@@ -321,7 +329,8 @@ class Receiver:
             self._turns.turn(self.journal.clock.now_ns())
             self.upstream.note_time(loop.time())
             self._release()  # going solo, too, makes answers safe
-            self.relp.tend(self.journal.clock.now_ns())
+            self.relp.forget(self.journal.clock.now_ns())
+            self.guests.tend(self.journal.clock.now_ns(), (*self._opened, *self.relp.opened))
             if self.journal.is_congested != self._is_paused:
                 self._set_paused(self.journal.is_congested)
             self._turns.settle(self.journal.clock.now_ns())
@@ -363,9 +372,12 @@ class Receiver:
     def _tell(self, now_ns: int) -> None:
         """Note in the journal what people should know of this receiver."""
         drops = sum(u.kernel_drops() for u in self._udp)
+        refused, why = self.counters.tcp_refused, self.guests.last_refusal
         congestion = self._congestion() if self._is_paused else None
         unbound = (*self._unbound, *self._option_servers.faults)
-        for notice in self._notices.look(now_ns, drops=drops, congestion=congestion, unbound=unbound):
+        for notice in self._notices.look(
+            now_ns, drops=drops, congestion=congestion, unbound=unbound, refused=refused, refusal=why
+        ):
             self._note(notice, now_ns)
 
     def _congestion(self) -> str:
@@ -438,12 +450,13 @@ class Receiver:
         counters.snmp_udp = sum(u.received for u in self._udp if u.protocol is Protocol.SNMP_UDP)
         counters.udp_errors = sum(u.errors for u in self._udp)
         counters.kernel_drops = sum(u.kernel_drops() for u in self._udp)
-        counters.tcp_open = len(self._opened) + len(self.relp.opened)
+        counters.tcp_open = self.guests.count
 
     def _close(self) -> None:
         for udp in self._udp:
             udp.close()
         self._option_servers.close()
+        self.guests.close()
         for server in self._servers:
             server.close()
         everything: list[TcpSyslog | RelpConnection] = [*self._opened, *self.relp.opened]

@@ -9,10 +9,12 @@ from collections import deque
 from collections.abc import Callable
 
 from futago.intake import relp
-from futago.intake.listen import TCP_CONNECTIONS_MAX, Addresses, Counters, names_of
+from futago.intake.listen import Addresses, Counters
 from futago.intake.model import Flag, Position, Protocol, Record
+from futago.intake.options import Connections
 from futago.intake.own import OwnJournal
 from futago.intake.relp import Memory, RelpFrame, RelpFraming, Repetitions, Sent
+from futago.intake.tcp_syslog import names_of
 from futago.intake.turns import Turns
 from futago.runtime.clock import S
 from futago.runtime.faults import RemoteProtocolFault
@@ -59,13 +61,11 @@ class RelpDesk:
         """Acknowledge on one connection what is safe."""
         connection.acknowledge(self._durable())
 
-    def tend(self, now_ns: int) -> None:
-        """End connections whose clients have stopped in the middle, and forget what is too old. To be called often."""
+    def forget(self, now_ns: int) -> None:
+        """Forget broken connections that are too old. To be called often."""
         if now_ns - self._tended_ns < TEND_NS:
             return
         self._tended_ns = now_ns
-        for connection in tuple(self.opened):
-            connection.tend(now_ns)
         self.memory.forget_older(now_ns)
 
     def note_unfinished(self, more_bytes: int) -> None:
@@ -102,16 +102,13 @@ class RelpConnection(asyncio.Protocol):
         self._is_unread = False
         self._unfinished_since_ns = 0  # 0: no frame is unfinished
         self._unread_since_ns = 0  # 0: our answers are taken
+        self._heard_ns = 0
         self.unfinished_bytes = 0
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
         desk = self._desk
-        if len(desk.opened) >= TCP_CONNECTIONS_MAX:
-            desk.counters.tcp_refused += 1
-            transport.abort()  # type: ignore[attr-defined]
-            return
         if self._names and not self._names & names_of(transport.get_extra_info("peercert")):
             desk.counters.tls_refused += 1
             transport.abort()  # type: ignore[attr-defined]
@@ -123,14 +120,16 @@ class RelpConnection(asyncio.Protocol):
         self._repetitions = Repetitions(desk.memory, self._source)
         desk.counters.relp_connections += 1
         desk.opened.add(self)
-        desk.turns.meet(self, desk.journal.clock.now_ns())
+        self._heard_ns = desk.journal.clock.now_ns()
+        desk.turns.meet(self, self._heard_ns)
         if desk.journal.is_congested:
             self.pause()
 
     def data_received(self, data: bytes) -> None:
         if self._repetitions is None:
             return  # what comes after the end
-        self._desk.turns.turn(self._desk.journal.clock.now_ns())
+        self._heard_ns = self._desk.journal.clock.now_ns()
+        self._desk.turns.turn(self._heard_ns)
         try:
             frames = self._framing.receive_data(data)
             for frame in frames:
@@ -164,12 +163,30 @@ class RelpConnection(asyncio.Protocol):
         self._flow()
         self._desk.release_one(self)
 
-    def tend(self, now_ns: int) -> None:
-        """End the connection if its client has stopped in the middle of a frame, or takes no answers."""
+    def tend(self, now_ns: int, limits: Connections) -> None:
+        """End the connection if its client has stopped in the middle of a frame, takes no answers, or says nothing for
+        longer than `limits` allow.
+        """
         is_unread = self._unread_since_ns and now_ns - self._unread_since_ns > UNREAD_NS
         is_unfinished = self._unfinished_since_ns and now_ns - self._unfinished_since_ns > UNFINISHED_NS
         if is_unread or (is_unfinished and not self._is_silenced):
             self.give_up()
+            return
+        is_idle = bool(limits.idle_s) and now_ns - self._heard_ns > limits.idle_s * S
+        is_open = self.transport is not None and not self.transport.is_closing()
+        if is_idle and is_open and not self._waiting and not self._is_silenced:
+            assert self.transport is not None
+            self._desk.counters.tcp_idle += 1
+            self.transport.write(relp.CLOSING)
+            self.transport.close()
+
+    def forgive(self, now_ns: int) -> None:
+        """Count its time anew: it could not go on meanwhile."""
+        self._heard_ns = now_ns
+        if self._unfinished_since_ns:
+            self._unfinished_since_ns = now_ns
+        if self._unread_since_ns:
+            self._unread_since_ns = now_ns
 
     def give_up(self) -> None:
         """End a connection whose client does not keep to the protocol."""
@@ -226,8 +243,10 @@ class RelpConnection(asyncio.Protocol):
     def resume(self) -> None:
         """Read again."""
         self._is_congested = False
+        now_ns = self._desk.journal.clock.now_ns()
+        self._heard_ns = now_ns
         if self._unfinished_since_ns:
-            self._unfinished_since_ns = self._desk.journal.clock.now_ns()  # it could not go on meanwhile
+            self._unfinished_since_ns = now_ns  # it could not go on meanwhile
         self._flow()
 
     def acknowledge(self, durable: int) -> None:

@@ -15,11 +15,10 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from futago.intake.listen import tcp_socket
+from futago.intake.guests import Door, Guests
+from futago.intake.listen import Addresses, tcp_socket
 from futago.intake.options import Options, SyslogTls
 
-BACKLOG = 1024
-HANDSHAKE_S_MAX = 10.0
 REBIND_S_MAX = 1.0
 
 
@@ -60,6 +59,7 @@ class OptionServers:
     Args:
         hosts: addresses to listen on.
         cert, key: the member's own.
+        guests, addresses: who may be connected, and what their addresses are.
         make_syslog, make_relp: make a connection's protocol; given the names that a client must have.
     """
 
@@ -69,13 +69,16 @@ class OptionServers:
         hosts: Sequence[str],
         cert: Path,
         key: Path,
+        guests: Guests,
+        addresses: Addresses,
         make_syslog: Callable[[frozenset[str]], asyncio.BaseProtocol],
         make_relp: Callable[[frozenset[str]], asyncio.BaseProtocol],
     ) -> None:
         self._hosts = hosts
         self._cert, self._key = cert, key
+        self._guests, self._addresses = guests, addresses
         self._make_syslog, self._make_relp = make_syslog, make_relp
-        self._servers: dict[tuple[str, str, int, Hashable], asyncio.Server] = {}
+        self._servers: dict[tuple[str, str, int, Hashable], Door] = {}
         self._broken: set[str] = set()  # names of servers whose certificates cannot be read
         self.faults: list[str] = []
 
@@ -117,14 +120,14 @@ class OptionServers:
         sock = await self._bound(one)
         if sock is None:
             return
-        handshake_s = HANDSHAKE_S_MAX if one.context is not None else None
+        door = Door(sock, self._guests, one.make, packed=self._addresses.packed, context=one.context)
         try:
-            self._servers[one.key] = await asyncio.get_running_loop().create_server(
-                one.make, sock=sock, backlog=BACKLOG, ssl=one.context, ssl_handshake_timeout=handshake_s
-            )
+            door.open()
         except OSError as e:  # another one listens on what we could bind (SO_REUSEADDR)
             sock.close()
             self._fail(one, e)
+            return
+        self._servers[one.key] = door
 
     async def _bound(self, one: _Wanted) -> socket.socket | None:
         """Return a bound socket; the one that we have just closed may take a moment to let its port go."""

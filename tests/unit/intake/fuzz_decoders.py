@@ -35,7 +35,7 @@ from futago.intake.listen import Addresses, Counters
 from futago.intake.mib_names import hinted
 from futago.intake.mib_program import imported, module_names
 from futago.intake.model import Protocol, Record
-from futago.intake.options import Snmp
+from futago.intake.options import Connections, Snmp
 from futago.intake.own import OwnJournal
 from futago.intake.relp import RelpFraming
 from futago.intake.relp_server import RelpConnection, RelpDesk
@@ -192,7 +192,8 @@ def _relp_clients(data: bytes) -> None:
             desk.release()
         elif what == b"^":
             journal.clock.at_ns += len(rest) * 10 * S  # type: ignore[misc]
-            desk.tend(journal.clock.now_ns())
+            client.tend(journal.clock.now_ns(), Connections())
+            desk.forget(journal.clock.now_ns())
         elif what in (b"<", b">"):
             (client.pause_writing if what == b"<" else client.resume_writing)()
         elif what in (b"(", b")"):

@@ -15,6 +15,7 @@ from futago.intake import relp, relp_server
 from futago.intake.journal import new_incarnation
 from futago.intake.listen import Addresses, Counters
 from futago.intake.model import DATA_BYTES_MAX
+from futago.intake.options import Connections
 from futago.intake.own import OwnJournal
 from futago.intake.relp import REMEMBERED_NS, Memory, RelpFraming, Repetitions, Sent
 from futago.intake.relp_server import UNFINISHED_NS, UNREAD_NS, RelpConnection, RelpDesk
@@ -49,6 +50,11 @@ async def served(tmp: Path) -> AsyncIterator[tuple[RelpDesk, tuple[str, int]]]:
         await asyncio.sleep(0)
         journal.hand()
         journal.writer.close()
+
+
+def tend(desk: RelpDesk, later_ns: int) -> None:
+    for connection in tuple(desk.opened):
+        connection.tend(desk.journal.clock.now_ns() + later_ns, Connections())
 
 
 async def connected(where: tuple[str, int]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -98,7 +104,7 @@ async def test_a_client_that_never_reads_is_ended_and_its_frames_are_known_when_
         writer.write(b"".join(frame(n + 1, b"syslog", b"<13>%d" % n) for n in range(40_000)))
         await until(lambda: any(one._is_unread for one in desk.opened), desk)
         taken = desk.counters.syslog_relp
-        desk.tend(desk.journal.clock.now_ns() + UNREAD_NS + 1)
+        tend(desk, UNREAD_NS + 1)
         assert not desk.opened
         _, again = await connected(where)
         again.write(frame(1, b"syslog", b"<13>%d" % (taken - 1)))
@@ -113,9 +119,9 @@ async def test_a_frame_that_does_not_end_is_ended(tmp_path: Path) -> None:
         _, writer = await connected(where)
         writer.write(frame(1, b"syslog", b"<13>whole") + b"2 syslog 500 <13>half")
         await until(lambda: desk.unfinished_bytes, desk)
-        desk.tend(desk.journal.clock.now_ns() + UNFINISHED_NS // 2)
+        tend(desk, UNFINISHED_NS // 2)
         assert desk.opened
-        desk.tend(desk.journal.clock.now_ns() + UNFINISHED_NS + UNFINISHED_NS // 2)
+        tend(desk, UNFINISHED_NS + UNFINISHED_NS // 2)
         assert not desk.opened
         assert desk.unfinished_bytes == 0
         assert desk.counters.relp_faults == 1
