@@ -5,9 +5,11 @@ A program is one of the host's own processes: in its namespaces and its cgroup, 
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, AnyStr
 from futago.lab import machine
 from futago.lab.topology import Node
 from futago.runtime.faults import Refused, Unknown
+from futago.setup import paths
 
 if TYPE_CHECKING:
     from futago.lab.lab import Lab
@@ -103,6 +106,30 @@ class LabHost:
             *args,
         ]
         return machine.within(machine.Cgroup(Path(status["cgroup"])), words)
+
+    def ask_controller(self, request: dict[str, Any], *, deadline_s: float) -> dict[str, Any]:
+        """Return the answer of this member's controller to one request over its local socket, as the host's root would get it.
+
+        Raises:
+            Refused: the host is off or frozen, or no controller listens there; Unknown: no usable answer in time.
+        """
+        status = self.status()
+        if status["power"] != "on" or status["frozen"]:
+            raise Refused(f"{self.name} is off or frozen")
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(deadline_s)
+            try:
+                line.connect(f"/proc/{status['init_pid']}/root{paths.CONTROLLER_SOCKET}")
+            except OSError as e:
+                raise Refused(f"{self.name}: no controller answers: {e}") from e
+            try:
+                line.sendall(json.dumps(request).encode() + b"\n")
+                answer = json.loads(line.makefile("rb").readline())
+            except (OSError, ValueError) as e:
+                raise Unknown(f"{self.name}: the controller gave no usable answer: {e}") from e
+        if not isinstance(answer, dict):
+            raise Unknown(f"{self.name}: the controller answered something else than an object")
+        return answer
 
     def run(
         self,
