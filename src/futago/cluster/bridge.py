@@ -122,6 +122,7 @@ class Controller:
             volume=volume,
             log=log,
         )
+        self.postgres.on_kill = self.exchange.say_now
         limit_s = PROBE_SHARE * self.board.cfg.t_stall / S
         self.pgwatch = PgWatch(self.postgres, limit_s=limit_s, volume=Worker("disk"))
         self.peer_line = PeerLine(settings, context=self.context)

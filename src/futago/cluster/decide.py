@@ -43,7 +43,7 @@ from futago.cluster.model import (
 from futago.cluster.rules import SECTIONS, Actions, Row
 from futago.cluster.rules.fencing import FENCE_AGAIN_NS, ask_power, is_met
 from futago.cluster.rules.fencing import deadlines as fence_deadlines
-from futago.cluster.situation import KILLED_NS, LAG_BYTES_MAX, Situation
+from futago.cluster.situation import LAG_BYTES_MAX, Situation
 
 READ_EVERY_NS = 1_000_000_000  # W is read this often while the peer is heard; every heartbeat when it is not
 PUT_AGAIN_NS = 1_000_000_000  # pause after a put that did not end well, where nobody waits for it
@@ -456,7 +456,7 @@ def _deadlines(s: Situation) -> Iterator[int]:
     if s.should_hand_over and not s.is_peer_fresh:  # a word that says nothing new wakes nobody
         yield s.now + max(1, cfg.h // 4)
     if s.is_peer_hung and f.peer.wants_since is not None:
-        yield f.peer.wants_since + KILLED_NS
+        yield f.peer.wants_since + s.patience_hung
     for since in (s.pg.unconfirmed_since, f.peer.unfit_since, f.peer.wants_since, f.wants_since):
         if since is not None:
             yield since + cfg.t_stall

@@ -63,6 +63,9 @@ class Postgres:
         self._ended = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_poke: Callable[[], None] = lambda: None
+        self.on_kill: Callable[[], None] = lambda: (
+            None
+        )  # it is being killed, or does not die of it: the peer may wait for that
         self.keys = _KEYS  # source, name, mode: copies that PostgreSQL may read
         self.is_promoting = False
         self.wal_avoids = ""  # the link that the stream should not take
@@ -361,6 +364,7 @@ class Postgres:
         """Kill all of it; return when nothing of it is left. Raises Unknown if processes hang in the kernel."""
         if self.board.pg.state in RUNNING:
             self.board.put_pg(state=PgState.STOPPING)
+            self.on_kill()
         try:
             await self.unit.kill(self._does_not_die)
         except Unknown:
@@ -380,6 +384,7 @@ class Postgres:
         if self.board.pg.state is PgState.STOPPING:
             self.log.error("postgres.does-not-die")
             self.board.put_pg(state=PgState.HUNG)
+            self.on_kill()
 
     def _died(self, pid: int) -> None:
         self._is_empty = False

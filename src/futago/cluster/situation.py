@@ -279,7 +279,7 @@ class Situation(Hearing):
         if (self.is_peer_unable or self.is_peer_blank) and self.has_third_vote:
             return True
         wants = None if self.hb is None else self.hb.wants
-        patience = min(self.cfg.t_stall, KILLED_NS) if self.is_peer_hung else self.cfg.t_stall
+        patience = self.patience_hung if self.is_peer_hung else self.cfg.t_stall
         return (
             wants is not None
             and wants.kind == "handover"
@@ -287,6 +287,13 @@ class Situation(Hearing):
             and peer.wants_since is not None
             and self.now - peer.wants_since >= patience
         )
+
+    @property
+    def patience_hung(self) -> int:
+        """How long a peer may hang while it hands over: it tells at once that its PostgreSQL is being killed, or does not die
+        of that; two heartbeats, since the first of these words may be lost.
+        """
+        return min(self.cfg.t_stall, KILLED_NS, 2 * self.cfg.h)
 
     @property
     def is_peer_hung(self) -> bool:

@@ -229,6 +229,12 @@ def test_standby_does_not_wait_out_a_handover_of_a_primary_whose_database_does_n
     assert do(FOLLOWING, peer=heard(hb, wants_since=waited)).rule != "T2.intent"
     assert do(FOLLOWING, peer=heard(replace(hb, pg=PgState.HUNG), wants_since=waited)).rule == "T2.intent"
     assert do(FOLLOWING, peer=heard(replace(hb, pg=PgState.HUNG), wants_since=FRESH)).rule != "T2.intent"
+    since = At(NOW - FOLLOWING.cfg.h)
+    looked = decide(replace(FOLLOWING, peer=heard(replace(hb, pg=PgState.HUNG), wants_since=since)), NOW)
+    assert looked.rule != "T2.intent"
+    assert (
+        looked.wake_at <= since + 2 * FOLLOWING.cfg.h
+    )  # two heartbeats, since the first word of its killing may be lost
 
 
 def test_winner_shoots_at_once_at_a_loser_that_talks_and_cannot_stop_its_database() -> None:

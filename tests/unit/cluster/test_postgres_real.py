@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 
 import pytest
 from pg_pair import Member, pair, until
@@ -127,7 +128,34 @@ async def test_stopped_processes_count_as_hung_and_are_killed_nevertheless(monke
         await a.postgres.start(as_standby=False, enforced=False)
         for pid in (a.postgres.death.pid, *a.unit.children()):
             os.kill(pid, signal.SIGSTOP)
-        await until(lambda: a.board.pg.state is PgState.HUNG, within_s=4)
+        await until(lambda: a.board.pg.state is PgState.HUNG, within_s=20)
+        told: list[PgState] = []
+        a.postgres.on_kill = lambda: told.append(a.board.pg.state)
+        await a.postgres.kill()
+        assert a.board.pg.state is PgState.STOPPED
+        assert told == [PgState.STOPPING]  # the peer, which was told that it hangs, may wait for its end
+
+
+async def test_server_that_a_device_keeps_from_dying_is_told_as_hung_before_the_kill_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with pair(monkeypatch) as (a, _):
+        await a.postgres.start(as_standby=False, enforced=False)
+        told: list[PgState] = []
+        a.postgres.on_kill = lambda: told.append(a.board.pg.state)
+        kill = a.unit.kill
+
+        async def hangs(on_stuck: Callable[[], None] | None = None) -> None:
+            assert on_stuck is not None
+            on_stuck()
+            assert told == [PgState.STOPPING, PgState.HUNG]
+            raise Unknown("3 processes do not die")
+
+        monkeypatch.setattr(a.unit, "kill", hangs)
+        with pytest.raises(Unknown):
+            await a.postgres.kill()
+        assert a.board.pg.state is PgState.HUNG and len(told) == 2
+        monkeypatch.setattr(a.unit, "kill", kill)
         await a.postgres.kill()
         assert a.board.pg.state is PgState.STOPPED
 
