@@ -55,6 +55,7 @@ TABLES = {
     Kind.JOB_QUEUE: Table("job_queue", "queue_name", ("spec",)),
     Kind.CALENDAR: Table("calendar", "calendar_name", ("spec",)),
     Kind.SCHEDULE: Table("schedule", "schedule_name", ("spec",)),
+    Kind.TRIGGER: Table("job_trigger", "trigger_name", ("spec",)),
 }
 
 
@@ -92,7 +93,7 @@ def _row(definition: Definition) -> tuple[object, ...]:
         case Kind.MONITOR:
             monitor = cast("PingMonitor", definition.object)
             return (monitor.name, spec, monitor.check, monitor.scope, monitor.enabled)
-        case Kind.JOB_NET | Kind.JOB_UNIT | Kind.JOB_QUEUE | Kind.CALENDAR | Kind.SCHEDULE:
+        case Kind.JOB_NET | Kind.JOB_UNIT | Kind.JOB_QUEUE | Kind.CALENDAR | Kind.SCHEDULE | Kind.TRIGGER:
             return (definition.name, spec)
 
 

@@ -112,6 +112,7 @@ _MODELS = {
     Kind.JOB_QUEUE: "futago.jobs.control_definitions:JobQueue",
     Kind.JOB_NET: "futago.jobs.definitions:JobNet",
     Kind.SCHEDULE: "futago.jobs.schedule_definitions:Schedule",
+    Kind.TRIGGER: "futago.jobs.trigger_definitions:Trigger",
 }
 
 

@@ -34,6 +34,7 @@ class Kind(StrEnum):
     JOB_QUEUE = "JobQueue"
     JOB_NET = "JobNet"
     SCHEDULE = "Schedule"
+    TRIGGER = "Trigger"
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from futago.jobs.requests import Requests
 from futago.jobs.schedules import Scheduler
 from futago.jobs.store import Connection, RunRow, SessionRow
 from futago.jobs.strays import Strays
+from futago.jobs.triggers import Triggers
 from futago.jobs.upkeep import Upkeep
 from futago.link.orders import OrderTaken, Outcome, RefusalReason, Refused, RunEnded, RunsReport
 from futago.runtime import clock
@@ -83,6 +84,7 @@ class JobsEngine:
         self._nets: dict[str, Net] = {}
         self._unreadable: set[int] = set()  # sessions whose definition another version wrote: said once
         self._scheduler = Scheduler(context, self._poke)
+        self._triggers = Triggers(context, self._poke)
         self._upkeep = Upkeep(context, hub)
         self._calls = Calls()
         self._errands = Errands(context.store, hub)
@@ -137,6 +139,7 @@ class JobsEngine:
                 self._upkeep.note_hosts,
                 self._upkeep.prune,
                 self._scheduler.run,
+                self._triggers.run,
             ):
                 group.create_task(work())
             group.create_task(self._requests.hear(self._room))

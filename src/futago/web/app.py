@@ -43,6 +43,7 @@ from futago.web.api import (
     people,
     schedules,
     traps,
+    triggers,
 )
 from futago.web.controller_link import ControllerLink
 from futago.web.guard import Guard
@@ -88,10 +89,11 @@ def make_app(rooms: Rooms) -> FastAPI:
     app.state.rooms = rooms
     every: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (401, 403, 413, 422, 503)}
     api = APIRouter(prefix="/api/v1", responses=every)
-    for room in (people, pair):
+    for room in (people, pair, triggers):
         api.include_router(room.open_router)
     told = (hosts, events, messages, monitoring)
-    for room in (people, pair, orders, *told, jobs, job_history, job_operations, schedules, definitions, mibs, traps):
+    work = (jobs, job_history, job_operations, schedules, triggers)
+    for room in (people, pair, orders, *told, *work, definitions, mibs, traps):
         api.include_router(room.router)
     app.include_router(api)
     for page in (login, pair_orders, overview, messages_page, language):

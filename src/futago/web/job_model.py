@@ -6,7 +6,7 @@ Pure shapes, as model.py.
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -49,6 +49,31 @@ class Schedules(Shape):
 
     schedules: list[Schedule]
     unreadable: list[str]
+
+
+class Trigger(Shape):
+    """What starts a net beside schedules and people. `secret_since_utc`: of one that waits for requests; null: none."""
+
+    trigger_name: str
+    job_net: str
+    enabled: bool
+    waits_for: Literal["event", "webhook"]
+    secret_since_utc: datetime | None
+    spec: dict[str, Any]
+
+
+class Triggers(Shape):
+    """All triggers, by name."""
+
+    triggers: list[Trigger]
+
+
+class TriggerSecret(Shape):
+    """The secret of a trigger's requests, shown this once, and where they go."""
+
+    trigger_name: str
+    path: str
+    secret: str
 
 
 class PlannedStart(Shape):

@@ -1,0 +1,131 @@
+"""Triggers: what they are, the secrets of those that wait for requests, and the requests themselves.
+
+A hook's secret opens nothing but its own trigger, so it may be given to a program elsewhere that is trusted with
+nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Path, Request, Response
+
+from futago.access import store as rows
+from futago.access.model import AccessRole, AccountName, Principal, Via
+from futago.access.tokens import draw_secret, hash_secret
+from futago.jobs.sessions import Opened
+from futago.jobs.trigger_definitions import Trigger as Definition
+from futago.jobs.triggers import put_secret, read_trigger, read_triggers, start_by_request
+from futago.runtime.unreadable import UNREADABLE
+from futago.store.commit import Connection
+from futago.web.allow import SCHEMES, Definer, Reader
+from futago.web.faults import bad_request, not_found, not_logged_in
+from futago.web.identity import address_of
+from futago.web.job_model import Started, Trigger, Triggers, TriggerSecret
+from futago.web.rooms import InRooms
+
+open_router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], dependencies=SCHEMES)
+
+KEY_CHARS_MAX = 200
+NameInPath = Annotated[str, Path(max_length=63)]
+
+
+@router.get("/triggers")
+async def triggers(rooms: InRooms, who: Reader) -> Triggers:
+    """Return all triggers."""
+    found = await rooms.serving.require().store.read(read_triggers, name="web.triggers")
+    return Triggers(
+        triggers=[
+            Trigger(
+                trigger_name=trigger.name,
+                job_net=trigger.job_net,
+                enabled=trigger.enabled,
+                waits_for="event" if trigger.event else "webhook",
+                secret_since_utc=since,
+                spec=trigger.model_dump(mode="json", exclude_defaults=True),
+            )
+            for trigger, since in found
+        ]
+    )
+
+
+@router.post("/triggers/{name}/secret")
+async def new_secret(name: NameInPath, rooms: InRooms, who: Definer) -> TriggerSecret:
+    """Draw a new secret for a trigger that waits for requests; the one before is worth nothing from now on. It is shown
+    this once.
+    """
+    secret = draw_secret()
+
+    async def work(conn: Connection) -> None:
+        found = await read_trigger(conn, name)
+        if found is None or found[0].webhook is None:
+            raise not_found(f"There is no trigger `{name}` that waits for requests.")
+        await put_secret(conn, name, hash_secret(secret))
+        await rows.record(conn, who, rows.Deed("trigger.secret", name))
+
+    await rooms.serving.require().store.commit(work, name="web.trigger_secret")
+    return TriggerSecret(trigger_name=name, path=f"/api/v1/hooks/{name}", secret=secret)
+
+
+@open_router.post(
+    "/hooks/{name}",
+    status_code=201,
+    responses={
+        200: {"model": Started, "description": "The key was known: this is the run of then."},
+        401: {"description": "No such trigger, or not its secret."},
+        504: {"description": "The outcome is unknown: repeat with the same key."},
+    },
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}},
+)
+async def hook(name: NameInPath, request: Request, response: Response, rooms: InRooms) -> Started:
+    """Start the net of a trigger: with `Authorization: Bearer SECRET`, and JSON of which the trigger takes parameters.
+
+    The header `Idempotency-Key`, or the one that the trigger names, makes a repetition safe.
+    """
+    store = rooms.serving.require().store
+    found = await store.read(lambda conn: read_trigger(conn, name), name="web.hook")
+    trigger = _admitted(request, found)
+    body = await _body(request)
+    key = request.headers.get(trigger.webhook.key if trigger.webhook else "", "")
+    if len(key) > KEY_CHARS_MAX:
+        raise bad_request(f"A key has {KEY_CHARS_MAX} characters at most.")
+    hooked = Principal(AccountName(f"hook:{name}"), AccessRole.OPERATOR, Via.TOKEN, address_of(request))
+
+    async def work(conn: Connection) -> Opened:
+        opened = await start_by_request(conn, trigger, body, key)
+        if opened.is_new:
+            await rows.record(
+                conn, hooked, rows.Deed("job-net.run", trigger.job_net, {"session_id": opened.session_id})
+            )
+        return opened
+
+    opened = await store.commit(work, name="web.hook")
+    response.status_code = 201 if opened.is_new else 200
+    return Started(session_id=opened.session_id, repeated=not opened.is_new)
+
+
+def _admitted(request: Request, found: tuple[Definition, bytes | None] | None) -> Definition:
+    """Return the trigger if the request has its secret. Whether there is such a trigger is told to nobody else."""
+    kind, _, secret = request.headers.get("authorization", "").partition(" ")
+    known = found[1] if found is not None else None
+    offered = hash_secret(secret.strip()) if kind.lower() == "bearer" else b""
+    if found is None or found[0].webhook is None or known is None or not hmac.compare_digest(bytes(known), offered):
+        raise not_logged_in()
+    return found[0]
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    content = await request.body()
+    if not content.strip():
+        return {}
+    try:
+        body = await asyncio.to_thread(msgspec.json.decode, content)
+    except UNREADABLE as e:
+        raise bad_request(f"The body is not JSON: {e}.") from e
+    if not isinstance(body, dict):
+        raise bad_request("The body is JSON, but not an object.")
+    return body
