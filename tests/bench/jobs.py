@@ -1,10 +1,11 @@
 """Job control, measured in a lab with a protected pair: one JSON object a figure on standard output, progress on standard error.
 
-    python tests/bench/jobs.py [--only chain,fanout,tree,resume,switch,agents] [--chains 10] [--switches 30] [--hits 20]
+    python tests/bench/jobs.py [--only chain,fanout,tree,running,resume,switch,agents] [--chains 10] [--switches 30] [--hits 20]
 
     jobs.chain.per_job_ms   20 no-op jobs in a chain on one agent: from the end of one to the start of the next
     jobs.fanout.per_s       2,000 no-op jobs that are ready at once, over four agents
-    jobs.tree.10000_s       10,000 jobs in 100 nets of ten layers: loaded, started, finished; memory of the manager
+    jobs.tree.10000_s       one tree: 9,900 jobs in 100 nets of nine layers: loaded, started, read, finished; memory
+    jobs.running            10,000 runs at once, each with its process: memory of the manager and of the largest agent
     jobs.switch.resume_s    with 10,000 open runs: from the gate's opening to the first start of a job
     jobs.switch             switches of mixed kinds under 50 starts a second: runs started twice, lost, told wrongly
     jobs.agents             the same load, agents killed and hosts cut from their power at random
@@ -32,7 +33,20 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import jobs_switch
 from api import Api
-from jobs_world import HOSTS, Job, define, finished, manager_memory_mb, net, seconds, start
+from jobs_world import (
+    HOSTS,
+    Job,
+    agents_memory_mb,
+    define,
+    finished,
+    machine,
+    manager_memory_mb,
+    net,
+    processes,
+    seconds,
+    start,
+    wait_running,
+)
 
 from futago.lab.lab import Lab
 from futago.lab.pair import form_pair, wait_protected
@@ -40,7 +54,7 @@ from futago.lab.progress import say
 
 CHAIN_JOBS = 20
 FANOUT_JOBS = 2_000
-TREE_NETS, TREE_LAYERS, TREE_WIDTH = 100, 10, 10
+TREE_NETS, TREE_LAYERS, TREE_WIDTH = 100, 9, 11  # with the nets themselves, the 10,000 of one tree
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -88,36 +102,62 @@ def fanout(lab: Lab, api: Api, a: argparse.Namespace) -> dict[str, Any]:
 
 
 def tree(lab: Lab, api: Api, a: argparse.Namespace) -> dict[str, Any]:
-    nets = []
-    for i in range(TREE_NETS):
-        jobs: list[Job] = [
-            {
-                "name": f"l{layer}-{n}",
-                "host": HOSTS[n % 4],
-                "command": ":",
-                **({"after": [f"l{layer - 1}-{m}" for m in (n, (n + 1) % TREE_WIDTH)]} if layer else {}),
-            }
-            for layer in range(TREE_LAYERS)
-            for n in range(TREE_WIDTH)
-        ]
-        nets.append(net(f"bench-tree-{i}", jobs))
+    jobs: list[Job] = [
+        {
+            "name": f"l{layer}-{n}",
+            "host": HOSTS[n % 4],
+            "command": ":",
+            **({"after": [f"l{layer - 1}-{m}" for m in (n, (n + 1) % TREE_WIDTH)]} if layer else {}),
+        }
+        for layer in range(TREE_LAYERS)
+        for n in range(TREE_WIDTH)
+    ]
     before = manager_memory_mb(lab)
-    loaded = define(lab, *nets)
+    loaded = define(lab, net("bench-tree", [{"name": f"n{i}", "jobs": jobs} for i in range(TREE_NETS)]))
     begun = time.monotonic()
-    sessions = [start(api, f"bench-tree-{i}") for i in range(TREE_NETS)]
-    started = time.monotonic() - begun
+    session_id = start(api, "bench-tree")
+    posted = time.monotonic() - begun
+    reads = [_read_s(api, session_id) for _ in range(3)]
     peak = manager_memory_mb(lab)
-    for session_id in sessions:
-        found = finished(api, session_id, deadline_s=300)
-        assert found["state"] == "normal", found["job_states"]
-        peak = max(peak, manager_memory_mb(lab)) if session_id % 10 == 0 else peak
-    took = time.monotonic() - begun
+    found = finished(api, session_id, deadline_s=600)
+    assert found["state"] == "normal", found["job_states"]
+    took = seconds(found["ended_utc"]) - seconds(found["created_utc"])
+    first = min(seconds(j["started_utc"]) for j in found["jobs"] if j["started_utc"]) - seconds(found["created_utc"])
+    count = len(jobs) * TREE_NETS
     return {
-        "figure": "jobs.tree.10000_s", "jobs": TREE_NETS * TREE_LAYERS * TREE_WIDTH, "nets": TREE_NETS,
-        "loaded_s": round(loaded, 1), "started_s": round(started, 1), "finished_s": round(took, 1),
-        "per_s": round(TREE_NETS * TREE_LAYERS * TREE_WIDTH / took, 1), "manager_mb_before": round(before, 1),
+        "figure": "jobs.tree.10000_s", "jobs": count, "nets": TREE_NETS, "loaded_s": round(loaded, 1),
+        "posted_s": round(posted, 2), "first_start_s": round(first, 2), "finished_s": round(took, 1),
+        "per_s": round(count / took, 1), "read_s": round(statistics.median(reads), 2),
+        "read_mb": round(len(json.dumps(found)) / 1e6, 1), "manager_mb_before": round(before, 1),
         "manager_mb_peak": round(peak, 1), "manager_mb_after": round(manager_memory_mb(lab), 1),
     }  # fmt: skip
+
+
+def _read_s(api: Api, session_id: int) -> float:
+    """Return the seconds that the whole tree takes over the API, less those of a small answer."""
+    begun = time.monotonic()
+    api.ask(f"/runs?before={session_id + 1}&limit=1")
+    small = time.monotonic()
+    api.ask(f"/runs/{session_id}", deadline_s=60)
+    return (time.monotonic() - small) - (small - begun)
+
+
+def running(lab: Lab, api: Api, a: argparse.Namespace) -> dict[str, Any]:
+    before = {"manager_mb_before": round(manager_memory_mb(lab), 1), "agent_mb_before": round(agents_memory_mb(lab), 1)}
+    idle = processes(lab)
+    define(lab, net("bench-running", [{"name": f"r{n}", "host": HOSTS[n % 4], "command": "exec sleep 3000"} for n in range(a.running_at_once)]))  # fmt: skip
+    begun = time.monotonic()
+    session_id = start(api, "bench-running")
+    wait_running(api, session_id, a.running_at_once)
+    took = time.monotonic() - begun
+    figure = {
+        "figure": "jobs.running", "runs": a.running_at_once, "processes": processes(lab) - idle, "up_s": round(took, 1),
+        **before, "manager_mb": round(manager_memory_mb(lab), 1), "agent_mb": round(agents_memory_mb(lab), 1),
+    }  # fmt: skip
+    begun = time.monotonic()
+    api.ask(f"/runs/{session_id}/operations", post={"operation": "stop"})
+    finished(api, session_id, deadline_s=300)
+    return {**figure, "stopped_s": round(time.monotonic() - begun, 1)}
 
 
 def resume(lab: Lab, api: Api, a: argparse.Namespace) -> dict[str, Any]:
@@ -138,6 +178,7 @@ FIGURES: dict[str, Callable[[Lab, Api, argparse.Namespace], dict[str, Any]]] = {
     "chain": chain,
     "fanout": fanout,
     "tree": tree,
+    "running": running,
     "resume": resume,
     "switch": switch,
     "agents": agents,
@@ -149,6 +190,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(FIGURES))
     parser.add_argument("--chains", type=int, default=10, help="chains one after the other")
     parser.add_argument("--fanouts", type=int, default=3)
+    parser.add_argument("--running-at-once", type=int, default=10_000)
     parser.add_argument("--open-runs", type=int, default=10_000)
     parser.add_argument("--running", type=int, default=1_000, help="of the open runs, with a process on a host")
     parser.add_argument("--resumes", type=int, default=3, help="switchovers with the open runs")
@@ -173,7 +215,7 @@ def main() -> int:
         api = Api(lab)
         for name in a.only.split(","):
             figure = FIGURES[name](lab, api, a)
-            print(json.dumps(figure), flush=True)
+            print(json.dumps({**figure, **machine()}), flush=True)
             bad += sum(figure.get(k, 0) for k in ("twice", "lost", "wrong", "unexplained"))
     finally:
         if not a.lab:

@@ -37,6 +37,7 @@ from jobs_world import (
     seconds,
     start,
     steady_starts,
+    wait_running,
 )
 
 from futago.lab.lab import PROGRAM, Lab
@@ -253,7 +254,8 @@ def resume(lab: Lab, api: Api, *, open_runs: int, running: int, rounds: int) -> 
     opened = [start(api, "bench-open") for _ in range(sessions_wanted)]
     forget_starts(lab)
     ticking = start(api, "bench-ticks")
-    _wait_running(api, opened, per_net)
+    for session_id in opened:
+        wait_running(api, session_id, per_net)
     figures: list[float] = []
     for i in range(rounds):
         wait_protected(lab, deadline_s=180)
@@ -265,15 +267,6 @@ def resume(lab: Lab, api: Api, *, open_runs: int, running: int, rounds: int) -> 
         "open_runs": sessions_wanted * width, "running": sessions_wanted * per_net, "s": [round(f, 3) for f in figures],
         "p50": round(sorted(figures)[len(figures) // 2], 3), "max": round(max(figures), 3),
     }  # fmt: skip
-
-
-def _wait_running(api: Api, sessions: list[int], per_net: int) -> None:
-    end = time.monotonic() + DRAIN_S
-    for session_id in sessions:
-        while api.ask(f"/runs/{session_id}")["job_states"].get("running", 0) < per_net:
-            if time.monotonic() > end:
-                raise AssertionError(f"run {session_id} does not come up")
-            time.sleep(0.5)
 
 
 def _resumed(lab: Lab, i: int) -> float:
