@@ -56,6 +56,7 @@ def _device(fence: dict[str, Any]) -> str:
 
 
 def _surroundings(s: dict[str, Any]) -> Any:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("what", "state", "", show_header=False)
@@ -75,7 +76,9 @@ def _surroundings(s: dict[str, Any]) -> Any:
         _ok(vote["ok"], "ok", "NONE" if vote["kind"] == "none" else "FAILS"),
         _jurors(vote),
     )
-    table.add_row("journals", _ok(s["journals"]["complete"], "complete", "incomplete"), "")
+    journals = s["journals"]
+    troubles = "; ".join(journals.get("troubles", []))
+    table.add_row("journals", _ok(journals["complete"], "complete", "incomplete"), escape(troubles))
     recovery = s.get("recovery") or {}
     if recovery.get("running") or (recovery.get("error") and s["state"] != "paired"):
         name = f"recovery of {recovery.get('member') or '-'}"

@@ -179,12 +179,23 @@ def status(facts: Facts, decision: Decision, around: Surroundings, now: int) -> 
             "complete": facts.journals_complete,
             "own": around.journals.get("own", {}),
             "peer": around.journals.get("peer_copy", {}),
+            "troubles": _journal_troubles(around.journals),
         },
         "last_switch": None if around.last_switch is None else msgspec.to_builtins(around.last_switch),
         "recovery": around.recovery,
         "maintenance": _is_maintained(facts),
         "utc": now_utc().isoformat(timespec="milliseconds"),
     }
+
+
+def _journal_troubles(said: dict[str, Any]) -> list[str]:
+    """Return what keeps the receiver here from its work, and what it found damaged, for people."""
+    damaged, unbound = said.get("damaged") or 0, said.get("unbound") or []
+    troubles = [f"{damaged} damaged {'place' if damaged == 1 else 'places'} on this disk"] if damaged else []
+    troubles += ["the disk is full"] if said.get("full") else []
+    troubles += [str(said["fault"])] if said.get("fault") else []
+    troubles += [f"not served: {one}" for one in unbound]
+    return troubles + ([f"intake.toml: {said['options_fault']}"] if said.get("options_fault") else [])
 
 
 def _is_maintained(facts: Facts) -> bool:

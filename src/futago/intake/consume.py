@@ -253,6 +253,8 @@ class ConsumeEngine:
     def _consume(self, member: str, read: Read, batch: _Batch) -> None:
         """Merge what was read and add its effects to the batch."""
         zero_ns = read.incarnation.zero_ns
+        if read.passed:
+            batch.events.append(self._damage(member, read))
         messages: list[Record] = []
         for record in read.records:
             if record.protocol == Protocol.CONTROL:
@@ -265,6 +267,13 @@ class ConsumeEngine:
         self._take_copies(member, zero_ns, messages, batch)
         batch.positions[member, read.incarnation.id] = read.records[-1].sequence
         self.counters.records += len(read.records)
+
+    def _damage(self, member: str, read: Read) -> Event:
+        """Return what to say of damage that was passed over. It commits with the positions behind it: it is told once."""
+        self.counters.damaged += read.passed
+        self._context.log.warning("intake.journal_damaged", journal=member, places=read.passed, before=read.first)
+        at_ns = read.records[0].time_ns + self._merger.timelines.wall_ahead(member, read.incarnation.zero_ns)
+        return _event_of(notices.damage_met(self._me, member, read.passed, before=read.first), at_ns)
 
     def _take_mark(self, member: str, zero_ns: int, record: Record) -> None:
         try:
@@ -390,10 +399,6 @@ class ConsumeEngine:
             await self._read_options()
         if self._is_due("inventory", INVENTORY_EVERY_S):
             await self.following.read_inventory()
-            damaged = sum(stream.reader.damaged for stream in self._streams)
-            if damaged > self.counters.damaged:
-                self._context.log.warning("intake.journal_damaged", places=damaged)
-                self.counters.damaged = damaged
 
     async def _read_options(self) -> None:
         names = self._traps.names
@@ -419,7 +424,8 @@ class ConsumeEngine:
         """Tell the receiver what had its effect; it tells the other member's."""
         if not self._is_due("prune", PRUNE_EVERY_S) or not self._positions:
             return
-        request = msgspec.json.encode({"op": "prune", "positions": self._positions}) + b"\n"
+        known = {"op": "prune", "positions": self._positions, "damaged": self.counters.damaged}
+        request = msgspec.json.encode(known) + b"\n"
         with contextlib.suppress(OSError, TimeoutError, ValueError):  # the receiver restarts: next time
             async with asyncio.timeout(PRUNE_S):
                 reader, writer = await asyncio.open_unix_connection(str(self._places.receiver))
@@ -435,8 +441,11 @@ def _notice(record: Record, wall_ahead_ns: int) -> list[Event]:
     notice = notices.read(record.data)
     if notice is None:
         return []
-    at_ns, said = record.time_ns + wall_ahead_ns, notice.message
-    return [Event(at_ns, notice.priority, NOTICES, notice.member, said, {**notice.detail}, ())]
+    return [_event_of(notice, record.time_ns + wall_ahead_ns)]
+
+
+def _event_of(notice: notices.Notice, at_ns: int) -> Event:
+    return Event(at_ns, notice.priority, NOTICES, notice.member, notice.message, {**notice.detail}, ())
 
 
 def _summary(ended: Summary) -> Event:

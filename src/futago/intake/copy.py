@@ -23,14 +23,15 @@ class JournalCopy:
 
     Args:
         root: where the copy is.
-        last: incarnation -> last sequence in it, from `repair`.
+        last, damaged: incarnation -> last sequence in it, and places that do not pass their check; from `repair`.
     """
 
-    def __init__(self, root: Path, last: dict[str, int]) -> None:
+    def __init__(self, root: Path, last: dict[str, int], *, damaged: int = 0) -> None:
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._flow = asyncio.Event()
         self._handed = dict(last)
+        self.damaged = damaged
         self.last = dict(last)  # incarnation -> last durable sequence
         # Told of the notifications and custom traps that were taken, with their incarnation.
         self.on_notifications: Callable[[str, list[Record]], None] = lambda incarnation, records: None
@@ -39,7 +40,8 @@ class JournalCopy:
     @classmethod
     def open(cls, root: Path) -> JournalCopy:
         """Repair what is on the disk and go on behind it."""
-        return cls(root, repair(root, are_all_ended=False).last)
+        found = repair(root, are_all_ended=False)
+        return cls(root, found.last, damaged=found.damaged)
 
     @property
     def position(self) -> Position | None:

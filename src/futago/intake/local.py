@@ -19,6 +19,7 @@ class _Request(msgspec.Struct, frozen=True):
     positions: dict[str, dict[str, int]] = {}
     trap: str = ""  # a custom trap in JSON
     source: str = "0.0.0.0"  # noqa: S104  its client's address
+    damaged: int = 0  # places of both journals that the intake has passed over
 
 
 class LocalDoor:
@@ -27,11 +28,20 @@ class LocalDoor:
     Args:
         status: gives the status.
         consumed: learns what had its effect.
+        met_damage: is told how many places of the journals were passed over.
         traps: takes custom traps.
     """
 
-    def __init__(self, *, status: Callable[[], dict[str, object]], consumed: Consumed, traps: CustomTrapDesk) -> None:
+    def __init__(
+        self,
+        *,
+        status: Callable[[], dict[str, object]],
+        consumed: Consumed,
+        traps: CustomTrapDesk,
+        met_damage: Callable[[int], None] = lambda places: None,
+    ) -> None:
         self._status = status
+        self._met_damage = met_damage
         self._consumed = consumed
         self._traps = traps
 
@@ -55,6 +65,7 @@ class LocalDoor:
             return {"ok": True, **self._status()}
         if request.op == "prune":
             self._consumed.learn(request.positions)
+            self._met_damage(request.damaged)
             return {"ok": True}
         if request.op == "trap":
             taken = await self._traps.take(request.trap.encode("utf-8", "surrogatepass"), request.source)

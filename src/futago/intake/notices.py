@@ -34,6 +34,15 @@ def read(data: bytes) -> Notice | None:
         return None
 
 
+def damage_met(member: str, journal: str, places: int, *, before: int) -> Notice:
+    """Return what to say of damage that was met while a journal was read, on `member`; sound again from record `before`."""
+    message = (
+        f"The journal of {journal} is damaged on {member}: {places} places were passed over before its record {before}."
+        " What the other member has received, too, is taken from there. Look at the disk."
+    )
+    return Notice(member, "critical", message, {"journal": journal, "places": places, "before": before})
+
+
 class Notices:
     """Decides what to tell.
 
@@ -46,6 +55,7 @@ class Notices:
         self._told_ns: dict[str, int] = {}
         self._drops = 0
         self._refused = 0
+        self._damaged = 0
         self._is_congested = False
         self._unbound: tuple[str, ...] = ()
 
@@ -61,6 +71,7 @@ class Notices:
         drops: int,
         congestion: str | None,
         unbound: tuple[str, ...],
+        damaged: int = 0,
         refused: int = 0,
         refusal: str = "",
     ) -> list[Notice]:
@@ -70,6 +81,8 @@ class Notices:
             drops: datagrams that the kernel has dropped, in all.
             congestion: why nothing is taken; None: it is.
             unbound: ports that cannot be served.
+            damaged: places of the own journal that were passed over while it was sent to the other member, and that the
+                intake here did not tell of.
             refused: connections that found no place, in all; `refusal`: why the last of them did not.
         """
         found: list[Notice] = []
@@ -81,6 +94,13 @@ class Notices:
             count, self._refused = refused - self._refused, refused
             message = f"{self._member} refused {count} connections of senders, the last as {refusal}."
             found.append(Notice(self._member, "warning", message, {"refused": count}))
+        if damaged > self._damaged and self._is_due("damaged", now_ns):
+            places, self._damaged = damaged - self._damaged, damaged
+            message = (
+                f"The journal of {self._member} is damaged on its own disk: {places} places were not sent to the other"
+                " member. Look at the disk."
+            )
+            found.append(Notice(self._member, "critical", message, {"places": places}))
         if (congestion is not None) != self._is_congested and (congestion is None or self._is_due("congested", now_ns)):
             self._is_congested = congestion is not None
             found.append(self._flow(congestion))

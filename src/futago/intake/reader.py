@@ -1,8 +1,8 @@
 """Reads a journal in order, across segments and incarnations, while another program appends to it.
 
 The one rule that matters: what cannot be read yet and what will never be readable look alike at the end of a file. So
-bad bytes are passed over only where something newer exists after them (a later segment, a later incarnation, an end
-mark); at the very end of the journal the reader waits.
+bad bytes are passed over only where something newer exists after them (a sound record, a later segment, a later
+incarnation, an end mark); at the very end of the journal the reader waits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 
 from futago.intake.journal import Folder, SegmentFile, end_of, folders, segments, sibling_incarnation
 from futago.intake.model import Incarnation, Position, Record
-from futago.intake.segment import SEGMENT_HEAD_BYTES, resume, scan, unpack_head, walk
+from futago.intake.segment import RECORD_BYTES_MAX, SEGMENT_HEAD_BYTES, resume, scan, unpack_head, walk
 from futago.runtime.faults import Corrupt
 
 READ_BYTES = 1 << 20
@@ -27,7 +27,7 @@ BOOKMARKED_MAX = 8  # segments
 
 class Read(msgspec.Struct, frozen=True, gc=False):
     """Records that follow each other in one incarnation, from sequence `first` to `last`. `raw` holds exactly their
-    bytes; a reader of raw bytes leaves `records` empty.
+    bytes; a reader of raw bytes leaves `records` empty. `passed`: damaged places that were passed over since the last.
     """
 
     incarnation: Incarnation
@@ -35,6 +35,7 @@ class Read(msgspec.Struct, frozen=True, gc=False):
     raw: bytes
     first: int
     last: int
+    passed: int = 0
 
 
 class Bookmarks:
@@ -95,6 +96,7 @@ class JournalReader:
         self._done: set[str] = set()
         self._open: _Open | None = None
         self.damaged = 0  # places that were passed over because they did not pass their check
+        self._damage_told = 0
 
     @property
     def positions(self) -> dict[str, int]:
@@ -148,7 +150,8 @@ class JournalReader:
         self._after[at.folder.id] = last
         if self._bookmarks is not None:
             self._bookmarks.note((at.folder.id, at.file.first_sequence), last, at.offset)
-        return Read(at.incarnation, records, data[:end], first, last)
+        passed, self._damage_told = self.damaged - self._damage_told, self.damaged
+        return Read(at.incarnation, records, data[:end], first, last, passed)
 
     def _leave(self) -> bool:
         """At the end of what can be read in this segment: go on behind it if something newer exists."""
@@ -158,7 +161,7 @@ class JournalReader:
             later = [f for f in segments(at.folder.path) if f.first_sequence > at.file.first_sequence]
             at.until = later[0].first_sequence if later else None
             at.is_final = bool(later) or self._has_ended(at.folder)
-            return at.is_final  # once more: what was appended before that became so
+            return at.is_final or self._pass_damage(at)  # if it is: once more, for what was appended before that
         if self._pass_damage(at):
             return True
         if at.until is None:
@@ -174,13 +177,16 @@ class JournalReader:
         return any(one.ordinal > folder.ordinal and segments(one.path) for one in folders(self._root))
 
     def _pass_damage(self, at: _Open) -> bool:
-        """Go to the next sound record of a segment that will not grow, if there is one."""
+        """Go to the next sound record of the segment, if there is one behind bytes that will never be readable: in a
+        segment that grows, those that are whole and wrong, for a writer only appends.
+        """
         rest = os.pread(at.fd, os.fstat(at.fd).st_size, at.offset)
         after = max(self._after.get(at.folder.id, 0), at.file.first_sequence - 1)
-        if not rest or scan(rest, after=after).records:
+        found = scan(rest, after=after)
+        if not rest or found.records or not (at.is_final or found.is_damaged):
             return False  # nothing more, or only what the next segment repeats
-        self.damaged += 1
         again = resume(rest, 0, after=after)
+        self.damaged += again is not None or at.is_final
         if again is None:
             return False
         at.offset += again
@@ -252,7 +258,12 @@ class JournalReader:
         while after < known:
             data = os.pread(at.fd, READ_BYTES, at.offset)
             found = walk(data, after=after, through=known)
-            if not found.first:
+            if found.first:
+                at.offset += found.end
+                after = found.last
+                continue
+            # Damage before the position was told of when it was passed.
+            again = resume(data, 0, after=after) if found.is_damaged else None
+            if again is None or scan(data[again : again + RECORD_BYTES_MAX], after=after).records[0].sequence > known:
                 return
-            at.offset += found.end
-            after = found.last
+            at.offset += again

@@ -102,6 +102,10 @@ class Receiver:
         self._is_paused = False
         self._notices = Notices(config.me)
         self._journal_bytes = 0
+        self._damage_met = 0  # by the intake of this member
+        self._damage_sent = self._damage_to_tell = (
+            0  # places passed over in sending; those that no intake here tells of
+        )
         self._told_alone = 0  # up to here senders were told so while only this disk counted
         self._role = RoleWatch(config.controller)
         self.options = OptionsWatch(config.options)
@@ -289,7 +293,7 @@ class Receiver:
         self.journal_port: int = sync.sockets[0].getsockname()[1]
         config.socket.parent.mkdir(parents=True, exist_ok=True)
         config.socket.unlink(missing_ok=True)
-        door = LocalDoor(status=self.status, consumed=self.consumed, traps=self.traps)
+        door = LocalDoor(status=self.status, consumed=self.consumed, traps=self.traps, met_damage=self._note_damage_met)
         local = await asyncio.start_unix_server(door.serve, str(config.socket), limit=LINE_BYTES_MAX)
         os.chmod(config.socket, 0o660)
         self._servers.append(local)
@@ -376,9 +380,30 @@ class Receiver:
         congestion = self._congestion() if self._is_paused else None
         unbound = (*self._unbound, *self._option_servers.faults)
         for notice in self._notices.look(
-            now_ns, drops=drops, congestion=congestion, unbound=unbound, refused=refused, refusal=why
+            now_ns,
+            drops=drops,
+            congestion=congestion,
+            unbound=unbound,
+            damaged=self._damage_untold(),
+            refused=refused,
+            refusal=why,
         ):
             self._note(notice, now_ns)
+
+    def _note_damage_met(self, places: int) -> None:
+        self._damage_met = max(self._damage_met, places)
+
+    def _damage_untold(self) -> int:
+        """Damage that only we have met: on the primary the intake reads the same places, and tells of them."""
+        more, self._damage_sent = self.upstream.damaged - self._damage_sent, self.upstream.damaged
+        if self._role.role.role is not RoleKind.PRIMARY:
+            self._damage_to_tell += more
+        return self._damage_to_tell
+
+    @property
+    def _damaged(self) -> int:
+        """Places of both journals on this disk that do not pass their check, as far as anybody has met them."""
+        return self.repaired.damaged + self.copy.damaged + max(self.upstream.damaged, self._damage_met)
 
     def _congestion(self) -> str:
         if self.journal.is_disk_short:
@@ -430,13 +455,15 @@ class Receiver:
             "unbound": [*self._unbound, *self._option_servers.faults],
             "options_fault": self.options.fault,
             "fault": self.journal.writer.fault or self.copy.writer.fault,
+            "damaged": self._damaged,
+            "full": self.journal.is_disk_short,
             "counters": {
                 **asdict(self.counters),
                 "journal_bytes": self._journal_bytes,
                 "syncs": self.journal.writer.syncs,
                 "worst_sync_ms": round(self.journal.writer.worst_sync_s * 1000, 1),
                 "cut_bytes": self.repaired.cut_bytes,
-                "damaged": self.repaired.damaged,
+                "damaged": self._damaged,
                 "sync_refused": self.downstream.refused,
                 "snmp_v3_lost": self.informs.usm.lost,
                 "custom_traps": self.traps.recorded,

@@ -119,6 +119,7 @@ class Upstream:
         self.clock = PeerClock()
         self.on_acked: Callable[[], None] = lambda: None
         self.conversations = 0
+        self.damaged = 0  # places of the own journal that were passed over while it was sent
         self.last_error = ""
         self._bookmarks = Bookmarks()
         self._news = asyncio.Event()  # something was synced here, or acknowledged there
@@ -236,6 +237,7 @@ class Upstream:
                     through = Position(own, self._journal.synced_sequence)
                     found = reader.read(bytes_max=READ_BYTES, through=through)
                     if found is not None:
+                        self.damaged += found.passed
                         await self._send(stream, found)
                         if len(found.raw) < SMALL_BYTES:
                             await asyncio.sleep(GATHER_S)

@@ -110,6 +110,18 @@ def test_status_has_every_part_of_its_shape() -> None:
     assert found["third_vote"]["knows_view"] and found["not_protected"] == []
 
 
+def test_what_troubles_the_receiver_is_shown_beside_its_journals() -> None:
+    said = {"damaged": 2, "full": True, "unbound": ["tcp 0.0.0.0 514"], "options_fault": "line 3", "fault": ""}
+    found = status(facts(), decide(facts(), NOW), around(journals=said), NOW)["journals"]
+    assert found["troubles"] == [
+        "2 damaged places on this disk",
+        "the disk is full",
+        "not served: tcp 0.0.0.0 514",
+        "intake.toml: line 3",
+    ]
+    assert status(facts(), decide(facts(), NOW), around(), NOW)["journals"]["troubles"] == []
+
+
 def test_stale_self_test_of_a_fence_device_is_no_protection() -> None:
     stale = around(tested={"m2": Tested("m2", "ipmi", Power.ON, NOW - 200 * S)})
     found = told(facts(), stale)

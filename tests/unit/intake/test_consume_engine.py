@@ -330,3 +330,35 @@ async def test_a_flood_of_forged_sources_does_not_fill_the_inventory(
         disks.of1.add(b"v6", source="2001:db8::1")
         await consumed(database, disks)
     assert await all_rows(database, "SELECT count(*) FROM host") == [(5,)]
+
+
+def damage(root: Path, first: bytes, second: bytes) -> None:
+    """Change a byte in each of two records of a journal: what a bad disk does."""
+    (segment,) = root.glob("*/*.seg")
+    content = bytearray(segment.read_bytes())
+    for part in (first, second):
+        content[content.index(part)] ^= 0x20
+    segment.write_bytes(content)
+
+
+async def test_damage_in_the_middle_of_a_journal_is_an_event_once_and_costs_nothing_that_the_other_has(
+    database: str, store: Store, disks: Disks
+) -> None:
+    await add_monitor(database, "numbered", "syslog", NUMBERED)
+    for one in (disks.of1, disks.of2):
+        one.add(*dated(*range(100, 110)))
+    damage(disks.m1.own, b"SEQ=103", b"SEQ=107")
+    async with engine(store, disks.m1) as running:
+        await consumed(database, disks)
+        assert running.counters.damaged == 2
+    assert sorted(await messages(database))[:10] == [str(n) for n in range(100, 110)]
+    told = await all_rows(
+        database, "SELECT host_name, priority, message, detail FROM event WHERE monitor_name = 'receiver'"
+    )
+    assert {row[:2] for row in told} == {("m1", "critical")}
+    assert all("journal of m1 is damaged on m1: " in str(row[2]) for row in told)
+    assert sum(row[3]["places"] for row in told) == 2  # type: ignore[index]
+    async with engine(store, disks.m1):
+        disks.of1.add(*dated(200))
+        await consumed(database, disks)
+    assert len(await all_rows(database, "SELECT 1 FROM event WHERE monitor_name = 'receiver'")) == len(told)

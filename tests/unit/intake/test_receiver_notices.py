@@ -90,3 +90,37 @@ async def test_a_notice_is_one_event_of_the_member(pair: Pair, database: str, st
     assert found == [("warning", "message", "receiver", "m1", message)]
     assert await all_rows(database, "SELECT host_name FROM host") == []
     assert two.own() == []
+
+
+def test_damage_that_only_the_receiver_met_is_told_whole_and_once_in_a_while() -> None:
+    notices = Notices("m2")
+
+    def told(now_ns: int, damaged: int) -> list[str]:
+        found = notices.look(now_ns, drops=0, congestion=None, unbound=(), damaged=damaged)
+        return [one.message for one in found]
+
+    assert told(1, 0) == []
+    assert "2 places were not sent" in told(2, 2)[0]
+    assert told(3, 5) == []
+    assert "3 places were not sent" in told(EVERY_NS + 3, 5)[0]
+
+
+def test_a_standby_tells_of_damage_that_it_meets_while_it_sends_its_journal(pair: Pair) -> None:
+    one, two = pair
+    two.stop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        for n in range(10):
+            s.sendto(b"<13>number %d" % n, ("127.0.0.1", one.syslog_udp))
+    one.wait(lambda s: s["counters"]["syslog_udp"] == 10 and s["own"]["synced"] == s["own"]["last"])
+    damaged = [path for path in (one.root / "own").glob("*/*.seg") if b"number 3" in path.read_bytes()]
+    content = bytearray(damaged[0].read_bytes())
+    content[content.index(b"number 3")] ^= 0x20
+    with damaged[0].open("r+b") as file:
+        file.write(content[: content.index(b"number 4")])  # the rest grows meanwhile
+    two.start()
+    one.wait(lambda s: s["damaged"] == 1 and s["complete"])
+    assert len(two.copy()) == 9
+    until = time.monotonic() + 10
+    while not any(b"1 places were not sent" in r.data for r in everything(one.root / "own")):
+        assert time.monotonic() < until
+        time.sleep(0.05)
