@@ -20,7 +20,7 @@ from futago.cluster import pgwire
 from futago.cluster.model import At, Lsn, PgState, RejoinStep
 from futago.cluster.pgwire import PgConnection, ServerError
 from futago.cluster.postgres import Postgres
-from futago.cluster.starved import patience
+from futago.cluster.starved import ServerWait, patience
 from futago.runtime.clock import MS, S, now_at
 from futago.runtime.faults import Refused, Unknown
 from futago.runtime.worker import Worker
@@ -167,8 +167,8 @@ class PgWatch:
     async def _probe(self) -> None:
         pid = self._postgres.death.pid
         try:
-            async with patience(pid, limit_s=self._limit_s, limit_busy_s=self._limit_busy_s):
-                result = await self._probe_once()
+            async with patience(pid, limit_s=self._limit_s, limit_busy_s=self._limit_busy_s) as wait:
+                result = await self._probe_once(wait)
         except ServerError as e:
             self._on_refused(e, e.sqlstate)
             return
@@ -189,11 +189,12 @@ class PgWatch:
         """Is what we asked still what runs, and not being started or stopped meanwhile?"""
         return pid == self._postgres.death.pid != 0 and self._board.pg.state in (*ANSWERING, PgState.HUNG)
 
-    async def _probe_once(self) -> PgState:
+    async def _probe_once(self, wait: ServerWait) -> PgState:
         connection = await self._postgres.session("futago-probe", deadline_s=self._limit_busy_s)
         try:
 
             async def query(sql: str) -> pgwire.Result:
+                wait.asked(connection.pid)
                 return await connection.query(sql, deadline_s=self._limit_busy_s)
 
             if (await query("SELECT pg_is_in_recovery()")).one()[0] == "t":

@@ -75,11 +75,11 @@ def stood_still(before: Use, after: Use, *, passed: int, looks_every: int) -> in
 
 
 class ServerWait:
-    """How long a server that forks a process for each client, and we ourselves, have been kept from a processor since one
-    question was asked.
+    """How long a server that forks a process for each client, and we ourselves, have been kept from a processor since a
+    conversation began.
 
-    The question goes from us to the server, from there to a fresh child, and back: what each of the three waited for a
-    processor comes one after the other.
+    It goes from us to the server, from there to a fresh child, and to and fro: what each of the three waited for a
+    processor comes one after the other. What we wait after our last word does not count: then it is the server's turn.
 
     Args:
         server: the process that listens.
@@ -87,19 +87,25 @@ class ServerWait:
 
     def __init__(self, server: int, *, proc: Path = PROC) -> None:
         self._server, self._proc = server, proc
-        self._own = waited_ns(os.getpid(), proc=proc)
+        self._began = waited_ns(os.getpid(), proc=proc)
+        self._own = self._child = 0
         self._servers = waited_ns(server, proc=proc)
         self._known = children_of(server, proc=proc)
 
+    def asked(self, child: int) -> None:
+        """Note that we have just said something to the fresh child, whose id is known now."""
+        self._own, self._child = waited_ns(os.getpid(), proc=self._proc) - self._began, child
+
     def look(self) -> tuple[int, bool]:
-        """Return the nanoseconds waited until now, and whether the server or its fresh child is ready to run at this
-        very instant.
+        """Return the nanoseconds waited until now, and whether whoever has to answer is ready to run at this very
+        instant.
         """
-        own = waited_ns(os.getpid(), proc=self._proc) - self._own
         server = use_of(self._server, proc=self._proc)
-        fresh = [use_of(pid, proc=self._proc) for pid in children_of(self._server, proc=self._proc) - self._known]
-        waited = own + server.waited - self._servers + max((child.waited for child in fresh), default=0)
-        return max(0, waited), READY in (server.state, *(child.state for child in fresh))
+        pids = {self._child} if self._child else children_of(self._server, proc=self._proc) - self._known
+        fresh = [use_of(pid, proc=self._proc) for pid in pids]
+        waited = self._own + server.waited - self._servers + max((child.waited for child in fresh), default=0)
+        states = {child.state for child in fresh} if self._child else {server.state, *(child.state for child in fresh)}
+        return max(0, waited), READY in states
 
 
 def has_had_time(*, passed: int, waited: int, is_ready: bool, limit: int, limit_busy: int) -> bool:
@@ -116,8 +122,8 @@ def has_had_time(*, passed: int, waited: int, is_ready: bool, limit: int, limit_
 
 
 @contextlib.asynccontextmanager
-async def patience(server: int, *, limit_s: float, limit_busy_s: float) -> AsyncIterator[None]:
-    """Bear with a server while it answers what is asked inside; see `has_had_time`.
+async def patience(server: int, *, limit_s: float, limit_busy_s: float) -> AsyncIterator[ServerWait]:
+    """Bear with a server while it answers what is asked inside, where `asked` is to be told; see `has_had_time`.
 
     Raises:
         TimeoutError: it has had its time, at two looks one after the other.
@@ -141,7 +147,7 @@ async def patience(server: int, *, limit_s: float, limit_busy_s: float) -> Async
     handle = loop.call_later(limit_s, look)
     try:
         async with asyncio.timeout(None) as timeout:
-            yield
+            yield wait
     finally:
         if handle is not None:
             handle.cancel()

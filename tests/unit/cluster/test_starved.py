@@ -97,13 +97,34 @@ def test_the_fresh_child_of_a_server_counts_and_its_old_ones_do_not(tmp_path: Pa
     put(8, waited=0)
     wait = starved.ServerWait(7, proc=tmp_path)
     assert wait.look() == (0, False)
-    put(os.getpid(), waited=110)
+    put(os.getpid(), waited=110)  # it is the server's turn since the beginning
     put(7, waited=1200, children="8 9")
     put(8, waited=5000)  # somebody else's session
     put(9, waited=40)
-    assert wait.look() == (250 * MS, False)
+    assert wait.look() == (240 * MS, False)
     put(9, waited=40, state="R")
-    assert wait.look() == (250 * MS, True)
+    assert wait.look() == (240 * MS, True)
+
+
+def test_our_own_wait_counts_until_our_last_word_and_then_only_who_answers(tmp_path: Path) -> None:
+    def put(pid: int, *, waited: int, state: str = "S", children: str = "") -> None:
+        _process(tmp_path, pid, state)
+        (tmp_path / str(pid) / "schedstat").write_text(f"1 {waited * MS} 1")
+        (tmp_path / str(pid) / "task" / str(pid)).mkdir(parents=True, exist_ok=True)
+        (tmp_path / str(pid) / "task" / str(pid) / "children").write_text(children)
+
+    put(os.getpid(), waited=100)
+    put(7, waited=0, children="8 9")
+    wait = starved.ServerWait(7, proc=tmp_path)
+    put(8, waited=30)
+    put(9, waited=900, state="R")
+    put(os.getpid(), waited=150)
+    wait.asked(8)
+    put(os.getpid(), waited=800)
+    put(7, waited=0, state="R", children="8 9")
+    assert wait.look() == (80 * MS, False)
+    put(8, waited=30, state="R")
+    assert wait.look() == (80 * MS, True)
 
 
 async def test_patience_ends_for_a_server_that_stands_still() -> None:
