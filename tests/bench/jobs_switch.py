@@ -34,6 +34,7 @@ from jobs_world import (
     forget_starts,
     net,
     noted,
+    primary,
     seconds,
     start,
     steady_starts,
@@ -53,20 +54,20 @@ DRAIN_S = 240.0
 
 
 def power_cut(lab: Lab) -> int:
-    return int(lab.fault("power-cut", "primary")["at"])
+    return int(lab.fault("power-cut", primary(lab).name)["at"])
 
 
 def hang(lab: Lab) -> int:
-    return int(lab.fault("kernel-hang", "primary")["at"])
+    return int(lab.fault("kernel-hang", primary(lab).name)["at"])
 
 
 def kill(program: str) -> Callable[[Lab], int]:
-    return lambda lab: int(lab.fault("kill", "primary", program)["at"])
+    return lambda lab: int(lab.fault("kill", primary(lab).name, program)["at"])
 
 
 def switchover(lab: Lab) -> int:
     at = now_at()
-    lab.host(lab.resolve("primary")).run([PROGRAM, "switchover"], deadline_s=60)
+    primary(lab).run([PROGRAM, "switchover"], deadline_s=60)
     return at
 
 
