@@ -1,4 +1,4 @@
-"""Apply a mutant to a copy of the tree and let the unchanged simulator or search look for it.
+"""Apply a mutant to a copy of the tree and let the unchanged simulator, search or crash-point test look for it.
 
 Run by hand: python tests/mutants/runner.py [part of a name].
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,10 @@ HERE = Path(__file__).resolve().parent
 TREE = HERE.parent.parent
 SEEDS_MAX = 4000
 LIMIT_S = 240
+CRASH_LIMIT_S = 600
+# Every point at which the way into a real database can break; it ends at the first one that loses or repeats something.
+CRASH_POINTS = "tests/unit/intake/test_crash_points.py::test_a_death_at_any_point_loses_and_repeats_nothing"
+CONFIRM = 'import futago; assert "mutant" in futago.__file__, "the copy is not what runs"'
 HUNT = """
 import json, sys
 from futago.sim.exhaustive import Bounds, search
@@ -51,9 +56,9 @@ def patches() -> list[Path]:
 
 
 def finder(patch: Path) -> str:
-    """Which of the two finds it quickly."""
+    """Which of the three finds it."""
     line = patch.read_text(encoding="utf-8").splitlines()[1]
-    assert line in ("Found by: search", "Found by: seeds"), f"{patch.name}: second line"
+    assert line in ("Found by: search", "Found by: seeds", "Found by: crash-points"), f"{patch.name}: second line"
     return line.rsplit(" ", 1)[1]
 
 
@@ -74,9 +79,12 @@ def judge(patch: Path) -> Verdict:
             text=True,
         ).stdout
         assert changed, f"{patch.name} changes nothing"
+        environment = {**os.environ, "PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+        if finder(patch) == "crash-points":
+            return Verdict(patch.stem, *_broken_at_a_crash_point(environment))
         done = subprocess.run(
             [sys.executable, "-c", HUNT, finder(patch), str(SEEDS_MAX)],
-            env={**os.environ, "PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
+            env=environment,
             check=True,
             capture_output=True,
             text=True,
@@ -84,6 +92,25 @@ def judge(patch: Path) -> Verdict:
         )
         violation, looked_at = json.loads(done.stdout)
         return Verdict(patch.stem, violation, looked_at)
+
+
+def _broken_at_a_crash_point(environment: dict[str, str]) -> tuple[str, int]:
+    """Return what the crash-point test says of the copy, and at which point; empty if it passes.
+
+    Raises:
+        subprocess.CalledProcessError: it failed by something else than a loss or a repetition.
+    """
+    subprocess.run([sys.executable, "-c", CONFIRM], env=environment, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--tb=short", CRASH_POINTS]
+    done = subprocess.run(
+        command, cwd=TREE, env=environment, check=False, capture_output=True, text=True, timeout=CRASH_LIMIT_S
+    )
+    if done.returncode == 0:
+        return "", 0
+    found = re.search(r"AssertionError: (\d+): (.*(?:lost|twice) .*)", done.stdout)
+    if found is None:
+        raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
+    return found[2][:300], int(found[1])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every mutant must be found by the unchanged simulator or the unchanged search."""
+"""Every mutant must be found by the unchanged simulator, the unchanged search or the unchanged test of crash points."""
 
 from __future__ import annotations
 
