@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -209,10 +210,10 @@ async def test_dead_controller_makes_the_manager_inert(tmp_path: Path, bench: Be
     assert bench.hub.roles[-1].epoch == 0 and bench.hub.roles[-1] == Role() == INERT
 
 
-async def test_beats_reach_the_controller_twice_a_second(bench: Bench) -> None:
-    await _until(lambda: len(bench.controller.beats) >= 3)
-    gaps = [b - a for a, b in zip(bench.controller.beats, bench.controller.beats[1:], strict=False)]
-    assert all(0.4 < gap < 1 for gap in gaps)
+async def test_beats_reach_the_controller_five_times_a_second(bench: Bench) -> None:
+    await _until(lambda: len(bench.controller.beats) >= 6, seconds=20)
+    gaps = sorted(b - a for a, b in pairwise(bench.controller.beats))
+    assert 0.15 < gaps[len(gaps) // 2] < 0.6  # a busy machine may hold up one, and the next is early then
 
 
 async def test_controller_that_is_away_is_told_once_and_so_is_its_return(
