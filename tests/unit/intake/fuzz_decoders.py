@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import resource
 import sys
@@ -29,24 +30,31 @@ from test_snmp_security import ENGINE, SAMPLE_PLAIN, SAMPLE_PRIV, SECURITY, USER
 from futago.intake import notices, segment, syslog
 from futago.intake.custom_traps import Trap, read
 from futago.intake.framing import SyslogFraming
+from futago.intake.guests import Guests
 from futago.intake.informs import answered_inform, wants_answer_v3
 from futago.intake.journal import new_incarnation
 from futago.intake.listen import Addresses, Counters
+from futago.intake.merge import Merger
 from futago.intake.mib_names import hinted
 from futago.intake.mib_program import imported, module_names
-from futago.intake.model import Protocol, Record
+from futago.intake.model import Mark, Protocol, Record
 from futago.intake.options import Connections, Snmp
 from futago.intake.own import OwnJournal
+from futago.intake.patterns import Automata
 from futago.intake.relp import RelpFraming
 from futago.intake.relp_server import RelpConnection, RelpDesk
 from futago.intake.snmp import normalised
+from futago.intake.tcp_syslog import TcpSyslog
 from futago.intake.telling import host_named, tell
 from futago.intake.traps import TrapCounters, TrapReader
 from futago.intake.turns import Turns
 from futago.intake.usm_desk import Question
 from futago.intake.usm_program import Answerer
+from futago.intake.wire import PROTOCOL_VERSION, Ack, Beat, DownstreamMessage, Have, Hello, Records, UpstreamMessage
+from futago.link.heartbeat import Wire
 from futago.runtime.clock import S
-from futago.runtime.faults import RemoteProtocolFault
+from futago.runtime.faults import Corrupt, RemoteProtocolFault
+from futago.runtime.unreadable import UNREADABLE
 from futago.web.api.traps import NewTrap, _text
 
 HANG_S = 1.0
@@ -206,6 +214,53 @@ def _relp_clients(data: bytes) -> None:
     assert not desk.unfinished_bytes
 
 
+def _tcp_clients(data: bytes) -> None:
+    """Several senders of syslog that stop in the middle, are not read, end and come again; `data` says what happens."""
+    journal, counters, opened = _Journal(), Counters(), set[TcpSyslog]()
+    guests, turns, addresses = Guests(counters), Turns(counters), Addresses()
+
+    def connect() -> TcpSyslog:
+        made = TcpSyslog(
+            journal=journal, turns=turns, addresses=addresses, counters=counters, opened=opened, guests=guests
+        )
+        made.connection_made(_Connection())
+        return made
+
+    clients, now = [connect(), connect(), connect()], 0
+    for piece in data.split(b"\xfe"):
+        what, rest = piece[:1], piece[1:]
+        client = clients[now]
+        if what == b"~":
+            now = (now + 1) % len(clients)
+        elif what in (b"$", b"%"):
+            if what == b"$":
+                client.eof_received()
+            client.connection_lost(None)
+            clients[now] = connect()
+        elif what == b"^":
+            journal.clock.at_ns += len(rest) * 60 * S  # type: ignore[misc]
+            guests.tend(journal.clock.now_ns(), tuple(opened))
+        elif what in (b"(", b")"):
+            (client.pause if what == b"(" else client.resume)()
+            journal.is_disk_short = what == b"("
+        elif client.transport is not None and not client.transport.is_closing():
+            client.data_received(piece)
+        assert guests.unfinished_bytes == sum(one._framing.pending_bytes for one in clients)
+    for client in clients:
+        client.connection_lost(None)
+    assert not guests.unfinished_bytes and not opened
+
+
+def _states(data: bytes) -> None:
+    """What the other member, a disk or a row gives: frames of the sync, heads of segments, marks, the merge's state."""
+    for decode in (_UPSTREAM, _DOWNSTREAM, _MARKS, _HEARTBEATS):
+        with contextlib.suppress(*UNREADABLE):
+            decode(data)
+    for take in (segment.unpack_head, lambda state: Merger(("m1", "m2"), state), Automata.unpack):
+        with contextlib.suppress(Corrupt):
+            take(data)
+
+
 def _custom(data: bytes) -> None:
     """A custom trap as a client posts it, and any bytes where its record should be."""
     told = tell(Record(1, 10**18, Protocol.CUSTOM_TRAP, 0, bytes(16), 0, data), _readers[0])
@@ -242,6 +297,26 @@ def _records(data: bytes) -> None:
     segment.resume(data, 0, after=0)
 
 
+_INCARNATION = new_incarnation(None)
+_UPSTREAM = msgspec.msgpack.Decoder(UpstreamMessage).decode
+_DOWNSTREAM = msgspec.msgpack.Decoder(DownstreamMessage).decode
+_MARKS = msgspec.msgpack.Decoder(Mark).decode
+_HEARTBEATS = msgspec.msgpack.Decoder(Wire).decode
+STATES = [
+    segment.pack_head(segment.SegmentHead(_INCARNATION, 1, 1)),
+    Merger(("m1", "m2")).changes().head,
+    *map(
+        msgspec.msgpack.encode,
+        (
+            Mark(1, 2, 3),
+            Hello(PROTOCOL_VERSION, _INCARNATION),
+            Have(PROTOCOL_VERSION, {"a": 1}),
+            Ack("a", 1),
+            Beat(1, "a", 1, {"m1": {"a": 1}}),
+            Records(_INCARNATION, 1, 2, b"x"),
+        ),
+    ),
+]
 TRAP = msgspec.json.encode(Trap("probe", "k1", "down", "web1", {"n": "1"}))
 MIB = b'X-MIB DEFINITIONS ::= BEGIN IMPORTS a, b FROM Y-MIB; -- c\nx OBJECT IDENTIFIER ::= { y 1 } "t" END'
 _answerer = Answerer(SECURITY, ENGINE)
@@ -274,6 +349,15 @@ def targets() -> list[Target]:
                 b"1 syslog 5 <13>\xfe(\xfe)\xfe<\xfe>\xfe^0000000",
             ],
         ),
+        Target(
+            "tcp-clients",
+            _tcp_clients,
+            [
+                b"<13>a\n<13>b\xfe~\xfe20 <13>c\xfe^000\xfe~\xfe5 <13>\xfe(\xfe^0\xfe)\xfe$\xfe%",
+                b"9999999 <13>x\xfe^000000000",
+            ],
+        ),
+        Target("states", _states, STATES),
         Target("custom", _custom, [b'{"message":"down","host":"a","fields":{"n":1,"x":"y","t":true}}', TRAP]),
         Target("names", _names, [b"2d-1d-1d,1d:1d\n\x07\xe6\x01", b"*1x:/1a\n\x02ab", MIB]),
         Target("journal", _records, [record, record * 3]),
