@@ -7,6 +7,7 @@ namespaces directly.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -28,11 +29,12 @@ from futago.lab.progress import Say, silent, step
 from futago.lab.state import LabState, is_alive, load_state, orphans, page_url, save_state
 from futago.lab.topology import MEMBERS, Node, standard
 from futago.runtime.clock import now_utc
-from futago.runtime.faults import OperatorFault, Refused, Unknown
+from futago.runtime.faults import FutagoFault, OperatorFault, Refused, Unknown
 
 PROGRAM = "/opt/futago/bin/futago"  # on every lab host
 _REQUEST_DEADLINE_S = 90.0
 _STATUS_DEADLINE_S = 4.0
+HANGS = ("disk-hang", "device-hang")  # of a volume
 LOGS_KEPT = 8  # folders of console logs of labs that are gone
 
 
@@ -180,6 +182,7 @@ class Lab:
         if not cgroup.exists() and not home.exists():
             return False
         with step(f"taking the lab `{self.name}` down", say=say):
+            self._thaw()
             cgroup.kill(wait_s=20)
             cgroup.remove()
             self._free_loops(home)
@@ -190,6 +193,12 @@ class Lab:
             if home.exists():
                 shutil.rmtree(home)
         return True
+
+    def _thaw(self) -> None:
+        """End what would keep processes from dying: those that write to a volume that hangs."""
+        for fault in HANGS:
+            with contextlib.suppress(FutagoFault):
+                self.heal(fault)
 
     def _free_loops(self, home: Path) -> None:
         """The disks go with the mount namespaces of the killed processes, a moment later."""
