@@ -45,8 +45,9 @@ NOW = 1000 * S
 FRESH, LONG = At(NOW - S // 10), At(NOW - 100 * S)
 CONFIGS = tuple(Config(me=NAMES[i], peer=NAMES[1 - i], h=S // 5, k=10, bias=3 * S // 10, t_stall=2 * S) for i in (0, 1))
 OFF, LYING, ON = 0, 1, 2  # does PostgreSQL wait for the peer: no; it says so but does not yet; yes
-STOPPED, DIED, STANDBY, PRIMARY = "D", "X", "S", "P"
+ABSENT, STOPPED, DIED, STANDBY, PRIMARY = "A", "D", "X", "S", "P"
 PG_STATES = {
+    ABSENT: PgState.ABSENT,
     STOPPED: PgState.STOPPED,
     DIED: PgState.DIED,
     STANDBY: PgState.STANDBY,
@@ -213,7 +214,7 @@ def postgres_after(m: Member, action: Action) -> Member | None:
             after = m._replace(pg=PRIMARY, waits=ON if enforced else OFF, confirmed=0, barrier=0)
         case Promote() if m.pg == STANDBY:
             after = m._replace(pg=PRIMARY, signal=False, waits=OFF, confirmed=0, barrier=0)
-        case KillPg() | StopPg() if m.pg != STOPPED:
+        case KillPg() | StopPg() if m.pg not in (STOPPED, ABSENT):
             after = stopped(m, STOPPED)
     return after
 
@@ -225,7 +226,7 @@ def stopped(m: Member, state: str) -> Member:
 
 def crashed(m: Member) -> Member:
     """Return the member after a power cut."""
-    return stopped(m, STOPPED)._replace(
+    return stopped(m, ABSENT if m.pg == ABSENT else STOPPED)._replace(
         up=False, wants=None, seen=None, known=None, cas=Cas.NONE, cas_epoch=0, writing=None, mood="lagging"
     )
 
