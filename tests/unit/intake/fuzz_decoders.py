@@ -425,14 +425,14 @@ def tried(target: Target, data: bytes) -> str:
     return ""
 
 
-def fuzz(target: Target, seconds: float, seed: int) -> str:
-    """Fuzz one target for a time; return what went wrong, with the input, or nothing."""
+def fuzz(target: Target, seconds: float, seed: int, *, runs_min: int = 0) -> str:
+    """Fuzz one target for a time, and at least for so many inputs; return what went wrong, with the input, or nothing."""
     chance = random.Random(seed)
     for data in list(target.corpus):
         if wrong := tried(target, data):
             return f"{target.name}: {wrong}: {data.hex()}"
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    while time.monotonic() < until or target.runs < runs_min:
         data = mutated(chance, target.corpus)
         if wrong := tried(target, data):
             return f"{target.name}: {wrong}: {data.hex()}"
