@@ -13,6 +13,9 @@ from typing import NewType
 AccountName = NewType("AccountName", str)
 
 
+EVERY_OWNER = "*"
+
+
 class AccessRole(Enum):
     """What kind of work an account is for."""
 
@@ -29,6 +32,7 @@ class Permission(Enum):
     RUN_JOB = "run-job"
     OPERATE_PAIR = "operate-pair"
     DEFINE = "define"
+    MANAGE_ACCESS = "manage-access"
 
 
 GRANTS: dict[AccessRole, frozenset[Permission]] = {
@@ -56,6 +60,17 @@ class Principal:
     role: AccessRole
     via: Via
     address: str | None = None
+    owners: frozenset[str] = frozenset()
+
+    def has_part_in(self, owner: str) -> bool:
+        """Return whether what this owner role owns (empty: nobody does) is for this principal."""
+        return self.role is AccessRole.ADMIN or not owner or not self.owners.isdisjoint({owner, EVERY_OWNER})
+
+    @property
+    def only_owners(self) -> list[str] | None:
+        """The owner roles that this principal is restricted to; None: it is not."""
+        is_free = self.role is AccessRole.ADMIN or EVERY_OWNER in self.owners
+        return None if is_free else sorted(self.owners)
 
     def may(self, permission: Permission) -> bool:
         """Return whether the role of this principal grants `permission`."""

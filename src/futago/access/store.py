@@ -17,6 +17,28 @@ SESSION_LIFE = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True)
+class AccountRow:
+    """An account with everything that is told of it."""
+
+    account: str
+    role: AccessRole
+    is_enabled: bool
+    created_utc: datetime
+    owners: list[str]
+    tokens: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an account is to be; None: as it is."""
+
+    role: AccessRole | None = None
+    password_hash: str | None = None
+    is_enabled: bool | None = None
+    owners: list[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Deed:
     """One line of the audit trail: what was done to what. `detail` is JSON text or empty."""
 
@@ -44,6 +66,54 @@ async def add_account(conn: Connection, new: Account) -> bool:
     return cursor.rowcount == 1
 
 
+async def accounts(conn: Connection) -> list[AccountRow]:
+    """Return all accounts by name."""
+    cursor = await conn.execute(
+        "SELECT account_name, access_role, is_enabled, created_utc,"
+        " ARRAY(SELECT owner_role FROM account_owner o WHERE o.account_name = a.account_name ORDER BY 1),"
+        " ARRAY(SELECT token_name FROM api_token t WHERE t.account_name = a.account_name ORDER BY 1)"
+        " FROM account a ORDER BY account_name"
+    )
+    return [AccountRow(name, AccessRole(role), *rest) for name, role, *rest in await cursor.fetchall()]
+
+
+async def put_account(conn: Connection, name: AccountName, change: Change) -> None:
+    """Insert the account (`change` has a role and a password then), or change it; who loses the right to be logged in
+    is logged out.
+    """
+    role = change.role.value if change.role else None
+    updated = await conn.execute(
+        "UPDATE account SET access_role = coalesce(%s, access_role), password_hash = coalesce(%s, password_hash),"
+        " is_enabled = coalesce(%s, is_enabled) WHERE account_name = %s",
+        (role, change.password_hash, change.is_enabled, name),
+    )
+    if not updated.rowcount:
+        await conn.execute(
+            "INSERT INTO account (account_name, password_hash, access_role, is_enabled) VALUES (%s, %s, %s, %s)",
+            (name, change.password_hash, role, change.is_enabled is not False),
+        )
+    if change.owners is not None:
+        await conn.execute("DELETE FROM account_owner WHERE account_name = %s", (name,))
+        await conn.execute(
+            "INSERT INTO account_owner SELECT DISTINCT %s, unnest(%s::text[])", (name, list(change.owners))
+        )
+    if change.password_hash is not None or change.is_enabled is False:
+        await conn.execute("DELETE FROM login_session WHERE account_name = %s", (name,))
+
+
+async def has_administrator(conn: Connection) -> bool:
+    """Return whether somebody may manage accounts."""
+    cursor = await conn.execute("SELECT 1 FROM account WHERE access_role = 'admin' AND is_enabled LIMIT 1 FOR SHARE")
+    return await cursor.fetchone() is not None
+
+
+async def account_of_token(conn: Connection, token_name: str) -> str | None:
+    """Return whose token of that name there is; None: nobody's."""
+    cursor = await conn.execute("SELECT account_name FROM api_token WHERE token_name = %s", (token_name,))
+    row = await cursor.fetchone()
+    return str(row[0]) if row else None
+
+
 async def add_session(
     conn: Connection, *, secret_hash: bytes, account_name: AccountName, address: str | None, now_utc: datetime
 ) -> None:
@@ -63,23 +133,27 @@ async def end_session(conn: Connection, secret_hash: bytes) -> None:
 async def principal_of_session(conn: Connection, secret_hash: bytes, now_utc: datetime) -> Principal | None:
     """Return whose unexpired session this is; None if nobody's."""
     cursor = await conn.execute(
-        "SELECT account_name, access_role FROM login_session JOIN account USING (account_name)"
+        "SELECT account_name, access_role,"
+        " ARRAY(SELECT owner_role FROM account_owner o WHERE o.account_name = account.account_name)"
+        " FROM login_session JOIN account USING (account_name)"
         " WHERE secret_hash = %s AND expires_utc > %s AND is_enabled",
         (secret_hash, now_utc),
     )
     row = await cursor.fetchone()
-    return Principal(AccountName(row[0]), AccessRole(row[1]), Via.SESSION) if row else None
+    return Principal(AccountName(row[0]), AccessRole(row[1]), Via.SESSION, owners=frozenset(row[2])) if row else None
 
 
 async def principal_of_token(conn: Connection, secret_hash: bytes, now_utc: datetime) -> Principal | None:
     """Return whose valid API token this is; None if nobody's."""
     cursor = await conn.execute(
-        "SELECT account_name, access_role FROM api_token JOIN account USING (account_name)"
+        "SELECT account_name, access_role,"
+        " ARRAY(SELECT owner_role FROM account_owner o WHERE o.account_name = account.account_name)"
+        " FROM api_token JOIN account USING (account_name)"
         " WHERE secret_hash = %s AND (expires_utc IS NULL OR expires_utc > %s) AND is_enabled",
         (secret_hash, now_utc),
     )
     row = await cursor.fetchone()
-    return Principal(AccountName(row[0]), AccessRole(row[1]), Via.TOKEN) if row else None
+    return Principal(AccountName(row[0]), AccessRole(row[1]), Via.TOKEN, owners=frozenset(row[2])) if row else None
 
 
 async def put_token(conn: Connection, *, token_name: str, secret_hash: bytes, account_name: AccountName) -> None:

@@ -64,6 +64,7 @@ VERBS = {
     "job": Verb("futago.cli.job", "job_app", "Start job nets and look at their runs."),
     "schedule": Verb("futago.cli.schedule", "schedule_app", "Show schedules and the starts that they will make."),
     "trigger": Verb("futago.cli.trigger", "trigger_app", "Show triggers, and draw the secrets of their requests."),
+    "account": Verb("futago.cli.account", "account_app", "Make and change accounts, owner roles and API tokens."),
     "event": Verb("futago.cli.event", "event_app", "Show and post events."),
     "mib": Verb("futago.cli.mib", "mib_app", "Load MIB files, so that traps are shown with names."),
     "tail": Verb("futago.cli.tail", "tail", "Show the messages that devices send, as they come."),

@@ -89,6 +89,7 @@ async def search_output(
     host: str | None = None,
     since_utc: datetime,
     before: int | None = None,
+    owners: list[str] | None = None,
     limit: int,
 ) -> list[FoundRow]:
     """Return the newest runs whose kept output holds `text`, upper and lower case alike.
@@ -100,6 +101,7 @@ async def search_output(
         host: only on this host.
         since_utc: only of sessions made since then.
         before: only of sessions with a smaller number.
+        owners: only of sessions of these owner roles, and of nobody's; None: of all.
         limit: so many at most.
     """
     async with conn.cursor(row_factory=class_row(FoundRow)) as cursor:
@@ -111,9 +113,18 @@ async def search_output(
             " WHERE s.created_utc >= %(since)s AND strpos(lower(r.output), lower(%(text)s)) > 0"
             " AND (%(net)s::text IS NULL OR s.net_name = %(net)s)"
             " AND (%(host)s::text IS NULL OR r.host_name = %(host)s)"
+            " AND (%(owners)s::text[] IS NULL OR s.owner_role = '' OR s.owner_role = ANY(%(owners)s::text[]))"
             " AND (%(before)s::bigint IS NULL OR s.session_id < %(before)s)"
             " ORDER BY s.session_id DESC, r.job_name, r.attempt LIMIT %(limit)s",
-            {"text": text, "net": net, "host": host, "since": since_utc, "before": before, "limit": limit},
+            {
+                "text": text,
+                "net": net,
+                "host": host,
+                "since": since_utc,
+                "before": before,
+                "owners": owners,
+                "limit": limit,
+            },
         )
         return await cursor.fetchall()
 

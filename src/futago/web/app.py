@@ -29,6 +29,7 @@ from futago.setup.settings import Settings, load
 from futago.store.commit import Store
 from futago.web import housekeeping, refusals
 from futago.web.api import (
+    accounts,
     definitions,
     events,
     hosts,
@@ -93,7 +94,7 @@ def make_app(rooms: Rooms) -> FastAPI:
         api.include_router(room.open_router)
     told = (hosts, events, messages, monitoring)
     work = (jobs, job_history, job_operations, schedules, triggers)
-    for room in (people, pair, orders, *told, *work, definitions, mibs, traps):
+    for room in (people, accounts, pair, orders, *told, *work, definitions, mibs, traps):
         api.include_router(room.router)
     app.include_router(api)
     for page in (login, pair_orders, overview, messages_page, language):

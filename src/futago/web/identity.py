@@ -117,6 +117,10 @@ class Identity:
         if not done.cancelled():
             done.exception()  # whoever asked may have gone
 
+    def forget(self) -> None:
+        """Look everybody up again: accounts have changed."""
+        self._known.clear()
+
     @staticmethod
     def _check_csrf(request: Request) -> None:
         if not is_csrf_token(request.cookies.get(COOKIE, ""), request.headers.get(CSRF_HEADER, "")):

@@ -25,6 +25,7 @@ class JobNet(Shape):
     spec: dict[str, Any]
     last_session_id: int | None
     last_state: str | None
+    owner: str = Field(default="", description="The owner role, its own or its unit's.")
 
 
 class JobNets(Shape):

@@ -196,7 +196,9 @@ async def rules_at_work(conn: Connection) -> model.RulesAtWork:
 # --- jobs -------------------------------------------------------------------------------------------------------------
 
 _JOB_NETS = """
-SELECT n.net_name, n.version, n.spec, last.session_id AS last_session_id, last.state AS last_state
+SELECT n.net_name, n.version, n.spec,
+       coalesce(nullif(n.spec->>'owner', ''), (SELECT u.spec->>'owner' FROM job_unit u
+                                               WHERE u.unit_name = n.spec->>'unit'), '') AS owner, last.session_id AS last_session_id, last.state AS last_state
 FROM job_net n
 LEFT JOIN LATERAL (
     SELECT session_id, state FROM job_session s WHERE s.net_name = n.net_name ORDER BY session_id DESC LIMIT 1
@@ -214,6 +216,7 @@ SELECT s.session_id, s.net_name, s.state, s.trigger, s.created_utc, s.started_ut
 FROM job_session s
 WHERE (%(before)s::bigint IS NULL OR s.session_id < %(before)s) AND (%(net)s::text IS NULL OR s.net_name = %(net)s)
   AND (%(session)s::bigint IS NULL OR s.session_id = %(session)s)
+  AND (%(owners)s::text[] IS NULL OR s.owner_role = '' OR s.owner_role = ANY(%(owners)s::text[]))
 ORDER BY s.session_id DESC LIMIT %(limit)s
 """
 
@@ -232,11 +235,19 @@ async def job_nets(conn: Connection) -> list[job_model.JobNet]:
 
 
 async def sessions(
-    conn: Connection, *, before: int | None = None, net: str | None = None, session: int | None = None, limit: int
+    conn: Connection,
+    *,
+    before: int | None = None,
+    net: str | None = None,
+    session: int | None = None,
+    owners: list[str] | None = None,
+    limit: int,
 ) -> list[job_model.Session]:
-    """Return runs of job nets, newest first."""
+    """Return runs of job nets, newest first; with `owners`: only theirs, and nobody's."""
     cursor = conn.cursor(row_factory=class_row(job_model.Session))
-    await cursor.execute(_SESSIONS, {"before": before, "net": net, "session": session, "limit": limit})
+    await cursor.execute(
+        _SESSIONS, {"before": before, "net": net, "session": session, "owners": owners, "limit": limit}
+    )
     return await cursor.fetchall()
 
 

@@ -22,6 +22,7 @@ from futago.store.commit import Connection
 from futago.web.allow import SCHEMES, Definer, Reader
 from futago.web.faults import HttpFault, bad_request
 from futago.web.model import Applied, AppliedChange, DefinitionFile, DefinitionFiles, Exported, ExportedObject
+from futago.web.owners import visible
 from futago.web.rooms import InRooms
 
 router = APIRouter(tags=["definitions"], dependencies=SCHEMES)
@@ -87,7 +88,7 @@ async def export(
     chosen, named = [Kind(k) for k in _words(kinds)], _words(names)
 
     async def work(conn: Connection) -> list[tuple[Kind, Definable]]:
-        return await export_definitions(conn, kinds=chosen, names=named)
+        return await visible(conn, who, await export_definitions(conn, kinds=chosen, names=named))
 
     found = await rooms.serving.require().store.read(work, name="web.export", deadline_s=APPLY_S_MAX)
     texts = await asyncio.to_thread(lambda: [as_yaml([one]) for one in found])

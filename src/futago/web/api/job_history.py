@@ -28,6 +28,7 @@ from futago.web.job_history_model import (
     Series,
     SessionTook,
 )
+from futago.web.owners import check_net, check_run
 from futago.web.rooms import InRooms
 
 router = APIRouter(tags=["jobs"], dependencies=SCHEMES)
@@ -48,6 +49,7 @@ async def output(
     """Return what a job has written from byte `offset` on, while it runs too."""
 
     async def work(conn: Connection) -> history.AttemptRow | None:
+        await check_run(conn, who, session_id)
         return await history.read_attempt(conn, session_id, job, attempt=attempt)
 
     row = await rooms.serving.require().store.read(work, name="web.output")
@@ -114,7 +116,9 @@ async def search(
     since = now_utc() - timedelta(days=days)
 
     async def work(conn: Connection) -> list[history.FoundRow]:
-        return await history.search_output(conn, text, net=net, host=host, since_utc=since, before=before, limit=limit)
+        return await history.search_output(
+            conn, text, net=net, host=host, since_utc=since, before=before, owners=who.only_owners, limit=limit
+        )
 
     store = rooms.serving.require().store
     found = await store.read(work, name="web.search_output", deadline_s=SEARCH_S)
@@ -126,6 +130,7 @@ async def gantt(session_id: int, rooms: InRooms, who: Reader) -> Gantt:
     """Return when each job of a run was ordered, started and ended, and which of them decided the end."""
 
     async def work(conn: Connection) -> Gantt | None:
+        await check_run(conn, who, session_id)
         sessions = await queries.sessions(conn, session=session_id, limit=1)
         if not sessions:
             return None
@@ -187,6 +192,7 @@ async def durations(
     """Return how long the newest runs of a net took, and each of its jobs, and whether that changes."""
 
     async def work(conn: Connection) -> Durations:
+        await check_net(conn, who, name)
         sessions = await history.read_sessions_took(conn, name, count=count)
         jobs = await history.read_jobs_took(conn, [s.session_id for s in sessions])
         by_job: dict[str, list[float]] = defaultdict(list)

@@ -14,6 +14,7 @@ from futago.runtime.faults import OperatorFault
 from futago.store.commit import Connection
 from futago.web.allow import SCHEMES, JobStarter
 from futago.web.job_model import AskedOperation, AskedRerun, OperationDone, RunsAgain
+from futago.web.owners import audited, check_run
 from futago.web.rooms import InRooms
 
 router = APIRouter(tags=["jobs"], dependencies=SCHEMES)
@@ -38,6 +39,7 @@ async def operate(
     """
 
     async def work(conn: Connection) -> int:
+        await check_run(conn, who, session_id, asked.job or "")
         operation_id = await ask_operation(
             conn,
             session_id,
@@ -53,7 +55,7 @@ async def operate(
         return operation_id
 
     store = rooms.serving.require().store
-    operation_id = await store.commit(work, name="web.operate")
+    operation_id = await audited(store, who, f"run.{asked.operation}", work, name="web.operate")
     end_at = now_at() + int(DECIDED_S * S)
     while now_at() < end_at:
         refusal = await store.read(lambda c: read_decision(c, operation_id), name="web.decision")
@@ -71,8 +73,10 @@ async def rerun(session_id: int, asked: AskedRerun, rooms: InRooms, who: JobStar
     """Let an ended run run again: from a job, with everything that waits for it, or from all that failed."""
 
     async def work(conn: Connection) -> list[str]:
+        await check_run(conn, who, session_id, asked.job or "")
         again = await run_again(conn, session_id, asked.job)
         await rows.record(conn, who, rows.Deed("run.rerun", str(session_id), {"job": asked.job, "jobs": len(again)}))
         return again
 
-    return RunsAgain(session_id=session_id, jobs=await rooms.serving.require().store.commit(work, name="web.rerun"))
+    again = await audited(rooms.serving.require().store, who, "run.rerun", work, name="web.rerun")
+    return RunsAgain(session_id=session_id, jobs=again)

@@ -13,6 +13,7 @@ from futago.web import queries
 from futago.web.allow import SCHEMES, JobStarter, Reader
 from futago.web.faults import not_found
 from futago.web.job_model import AskedStart, JobNets, Session, SessionDetail, Sessions, Started
+from futago.web.owners import audited, check_net, check_run
 from futago.web.rooms import InRooms
 
 router = APIRouter(tags=["jobs"], dependencies=SCHEMES)
@@ -21,7 +22,8 @@ router = APIRouter(tags=["jobs"], dependencies=SCHEMES)
 @router.get("/job-nets")
 async def job_nets(rooms: InRooms, who: Reader) -> JobNets:
     """Return all job nets, each with its newest run."""
-    return JobNets(job_nets=await rooms.serving.require().store.read(queries.job_nets, name="web.job_nets"))
+    found = await rooms.serving.require().store.read(queries.job_nets, name="web.job_nets")
+    return JobNets(job_nets=[net for net in found if who.has_part_in(net.owner)])
 
 
 @router.post(
@@ -41,6 +43,7 @@ async def start(
     """Start a job net. With an Idempotency-Key, a repetition never starts a second run."""
 
     async def work(conn: Connection) -> Opened:
+        await check_net(conn, who, name)
         key = f"api:{who.account}:{name}:{idempotency_key}" if idempotency_key else None
         parameters = asked.parameters if asked else {}
         opened = await open_session(conn, name, trigger=f"api {who.account}", trigger_key=key, parameters=parameters)
@@ -50,7 +53,7 @@ async def start(
         await rows.record(conn, who, deed)
         return opened
 
-    opened = await rooms.serving.require().store.commit(work, name="web.start_run")
+    opened = await audited(rooms.serving.require().store, who, "job-net.run", work, name="web.start_run")
     response.status_code = 201 if opened.is_new else 200
     return Started(session_id=opened.session_id, repeated=not opened.is_new)
 
@@ -66,7 +69,7 @@ async def runs(
     """Return runs of job nets, newest first."""
 
     async def work(conn: Connection) -> list[Session]:
-        return await queries.sessions(conn, before=before, net=net, limit=limit)
+        return await queries.sessions(conn, before=before, net=net, owners=who.only_owners, limit=limit)
 
     found = await rooms.serving.require().store.read(work, name="web.runs")
     return Sessions(runs=found, next=found[-1].session_id if len(found) == limit else None)
@@ -77,6 +80,7 @@ async def run(session_id: int, rooms: InRooms, who: Reader) -> SessionDetail:
     """Return one run with all its jobs."""
 
     async def work(conn: Connection) -> SessionDetail | None:
+        await check_run(conn, who, session_id)
         return await queries.session_detail(conn, session_id)
 
     found = await rooms.serving.require().store.read(work, name="web.run")

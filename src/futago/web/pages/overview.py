@@ -12,6 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from futago.access.model import Principal
 from futago.access.tokens import csrf_token
 from futago.cluster.explain import Failure
 from futago.runtime.clock import now_utc
@@ -36,6 +37,7 @@ from futago.web.model import (
     Priority,
     Source,
 )
+from futago.web.owners import check_run
 from futago.web.render import render
 from futago.web.rooms import InRooms, Rooms
 
@@ -199,7 +201,7 @@ async def overview(request: Request, rooms: InRooms, who: Reader) -> Response:
         pair=await _pair_view(rooms),
         sources=list(Source),
         priorities=list(Priority),
-        rows=await _rows(rooms),
+        rows=await _rows(rooms, who),
     )
 
 
@@ -212,9 +214,9 @@ class Rows:
     runs: list[Strip]
 
 
-async def _rows(rooms: Rooms) -> Rows:
+async def _rows(rooms: Rooms, who: Principal) -> Rows:
     async def work(conn: Connection) -> Rows:
-        sessions = await queries.sessions(conn, limit=SESSIONS_SHOWN)
+        sessions = await queries.sessions(conn, owners=who.only_owners, limit=SESSIONS_SHOWN)
         return Rows(await queries.hosts(conn), await queries.events(conn, LATEST), [strip(s) for s in sessions])
 
     return await rooms.serving.require().store.read(work, name="web.overview", deadline_s=5)
@@ -264,7 +266,7 @@ async def runs_part(request: Request, rooms: InRooms, who: Reader) -> Response:
     """The latest runs of job nets."""
 
     async def work(conn: Connection) -> list[Session]:
-        return await queries.sessions(conn, limit=SESSIONS_SHOWN)
+        return await queries.sessions(conn, owners=who.only_owners, limit=SESSIONS_SHOWN)
 
     found = await rooms.serving.require().store.read(work, name="web.sessions", deadline_s=5)
     return render(request, "parts/runs.html", runs=[strip(s) for s in found])
@@ -275,6 +277,7 @@ async def run_part(request: Request, rooms: InRooms, who: Reader, session_id: in
     """One run with its jobs."""
 
     async def work(conn: Connection) -> object:
+        await check_run(conn, who, session_id)
         return await queries.session_detail(conn, session_id)
 
     found = await rooms.serving.require().store.read(work, name="web.session", deadline_s=5)

@@ -1,0 +1,100 @@
+"""Owner roles: whose job nets and runs somebody may see, start and operate on.
+
+The access role says what kind of thing an account may do, the owner role of a net or a job on whose. What has no owner
+is everybody's. A refusal is an answer with 403, and a line of the audit trail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
+from typing import TypeVar
+
+from futago.access import store as rows
+from futago.access.model import Principal
+from futago.inventory.definitions import Definable
+from futago.inventory.model import Kind
+from futago.store.commit import Connection, Store
+from futago.web.faults import HttpFault, not_found
+
+T = TypeVar("T")
+_NET = """
+SELECT coalesce(nullif(n.spec->>'owner', ''), u.spec->>'owner', '') FROM job_net n
+  LEFT JOIN job_unit u ON u.unit_name = n.spec->>'unit' WHERE n.net_name = %s
+"""
+_JOB = """
+SELECT s.owner_role, (SELECT owner_role FROM job_run r WHERE r.session_id = s.session_id AND r.job_name = %s LIMIT 1)
+  FROM job_session s WHERE s.session_id = %s
+"""
+
+
+class NotOwner(HttpFault):
+    """Somebody has no part in the owner role of what is asked for."""
+
+    def __init__(self, who: Principal, what: str, owner: str) -> None:
+        super().__init__(
+            HTTPStatus.FORBIDDEN,
+            f"{what} belongs to owner role `{owner}`, in which {who.account} has no part.",
+            hint="Ask an administrator for that owner role (`futago account set --owner`).",
+            code="access.owner",
+        )
+        self.subject, self.owner = what, owner
+
+
+async def check_net(conn: Connection, who: Principal, net: str) -> None:
+    """See that this is a net that `who` has a part in; one that does not exist is nobody's.
+
+    Raises:
+        NotOwner: it is another's.
+    """
+    row = await (await conn.execute(_NET, (net,))).fetchone()
+    if row is not None and not who.has_part_in(row[0]):
+        raise NotOwner(who, f"Job net `{net}`", row[0])
+
+
+async def check_run(conn: Connection, who: Principal, session_id: int, job: str = "") -> None:
+    """See that this is a run, and a job of it, that `who` has a part in.
+
+    Raises:
+        NotOwner: it is another's.
+        HttpFault: 404, there is no such run.
+    """
+    row = await (await conn.execute(_JOB, (job, session_id))).fetchone()
+    if row is None:
+        raise not_found(f"There is no run {session_id}.")
+    if not who.has_part_in(row[0]):
+        raise NotOwner(who, f"Run {session_id}", row[0])
+    if job and row[1] and not who.has_part_in(row[1]):
+        raise NotOwner(who, f"Job `{job}` of run {session_id}", row[1])
+
+
+async def audited(
+    store: Store, who: Principal, action: str, work: Callable[[Connection], Awaitable[T]], *, name: str
+) -> T:
+    """Commit `work`; if it finds that `who` is no owner, that goes into the audit trail.
+
+    Raises:
+        NotOwner: nothing was done.
+    """
+    try:
+        return await store.commit(work, name=name)
+    except NotOwner as e:
+        deed = rows.Deed(f"{action}.refused", e.subject, {"owner": e.owner})
+        await store.commit(lambda conn: rows.record(conn, who, deed), name="web.refused")
+        raise
+
+
+async def visible(
+    conn: Connection, who: Principal, found: Sequence[tuple[Kind, Definable]]
+) -> list[tuple[Kind, Definable]]:
+    """Return the definitions without nets and units that `who` has no part in."""
+    rows_of = await conn.execute("SELECT unit_name, coalesce(spec->>'owner', '') FROM job_unit")
+    units: dict[str | None, str] = dict(await rows_of.fetchall())
+
+    def is_visible(kind: Kind, one: Definable) -> bool:
+        if kind not in (Kind.JOB_NET, Kind.JOB_UNIT):
+            return True
+        owner = getattr(one, "owner", None) or units.get(getattr(one, "unit", None), "")
+        return who.has_part_in(owner)
+
+    return [(kind, one) for kind, one in found if is_visible(kind, one)]
