@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from futago.runtime.faults import Corrupt, Refused
 from futago.runtime.unreadable import UNREADABLE
 
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 0x01, 0x02  # linux/falloc.h
+_RUN_NAME = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _FILES = ("order.json", "started", "output", "exit")
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -96,7 +98,7 @@ class Records:
             shutil.rmtree(self._gone, ignore_errors=True)
             has_ledger = self._ledger.load()
             gone = set(self._ledger.gone_ids)
-            there = {entry.name for entry in os.scandir(self._runs) if entry.is_dir(follow_symlinks=False)}
+            there = {e.name for e in os.scandir(self._runs) if e.is_dir(follow_symlinks=False) and self._is_run(e.name)}
             for run_id in there & gone:
                 self._clear(run_id)
             there -= gone
@@ -112,6 +114,12 @@ class Records:
             return sorted(self._ledger.open_ids)
         except OSError as e:
             raise Refused(f"{self._runs} cannot be used: {e}") from e
+
+    def _is_run(self, name: str) -> bool:
+        """Tell a run's directory from what else somebody may have put here: `lost+found`, a copy. Members know runs by
+        UUIDs, and would never acknowledge the end of anything else.
+        """
+        return _RUN_NAME.match(name) is not None or self._ledger.has(name)
 
     def _was_never_taken(self, run_id: str) -> bool:
         """Tell whether the directory is what a crash left of an order that was just being written: then no shim has

@@ -27,6 +27,7 @@ from futago.jobs.definitions import read_net
 from futago.jobs.errands import Errands
 from futago.jobs.hub import AgentHub, Connected, Heard
 from futago.jobs.model import AT_AGENT, ENDS, Ask, JobState
+from futago.jobs.patrol import Patrol
 from futago.jobs.plan import Net
 from futago.jobs.queues import Rule
 from futago.jobs.requests import Requests
@@ -136,6 +137,7 @@ class JobsEngine:
                 self._tick,
                 self._look_around,
                 self._strays.run,
+                Patrol(self._board, self._hub).run,
                 self._upkeep.note_hosts,
                 self._upkeep.prune,
                 self._scheduler.run,

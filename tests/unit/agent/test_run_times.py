@@ -61,3 +61,10 @@ def test_the_agents_own_word_about_a_run_is_not_earlier_than_its_order(records: 
     result = records.result("r1")
     assert (result.started, result.ended) == (TAKEN + 0.125, TAKEN + 0.125)
     records.close()
+
+
+def test_what_somebody_else_put_beside_the_runs_is_none(tmp_path: Path) -> None:
+    for name in ("lost+found", "backup", "00000000-0000-0000-0000-00000000000g"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    assert Records(tmp_path, boot="b1").prepare() == []
+    assert (tmp_path / "runs/lost+found").is_dir()

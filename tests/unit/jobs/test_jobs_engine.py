@@ -36,7 +36,7 @@ from agent_world import (
 from futago.agent.ledger import LEDGER_FILE
 from futago.inventory.apply import apply
 from futago.inventory.definitions import parse
-from futago.jobs import sessions
+from futago.jobs import patrol, sessions
 from futago.jobs import store as rows
 from futago.jobs.engine import LAZY_S, JobsEngine
 from futago.jobs.hub import AgentHub
@@ -479,6 +479,24 @@ async def test_host_that_lost_its_record_of_a_run_makes_it_unknown(world: World)
         shutil.rmtree(agent.runs)
         agent.start()
         assert await world.end_of(session) == "unknown"
+
+
+async def test_lost_record_is_found_also_when_nobody_heard_that_its_agent_came_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patrol, "PATROL_S", 0.2)
+    await world.define(net("n", '{name: a, host: h1, command: "sleep 20"}'))
+    agent, hub = world.agents["h1"], world.hubs["m1"]
+    async with world.engine() as engine:
+        session = await world.start("n")
+        await until_state(world, session, "a", "running")
+        monkeypatch.setattr(engine, "_ask_about", lambda _agent: None)
+        agent.destroy()
+        shutil.rmtree(agent.runs)
+        (agent.var / LEDGER_FILE).unlink(missing_ok=True)
+        await until(lambda: not hub.is_connected("h1"), what="h1 is gone")
+        agent.start()
+        assert await world.end_of(session, seconds=60) == "unknown"
 
 
 async def test_result_that_nobody_knows_is_noted_and_the_agent_may_forget_it(world: World) -> None:

@@ -87,8 +87,9 @@ async def hook(name: NameInPath, request: Request, response: Response, rooms: In
     The header `Idempotency-Key`, or the one that the trigger names, makes a repetition safe.
     """
     store = rooms.serving.require().store
+    offered = _offered(request)
     found = await store.read(lambda conn: read_trigger(conn, name), name="web.hook")
-    trigger = _admitted(request, found)
+    trigger = _admitted(offered, found)
     body = await _body(request)
     key = request.headers.get(trigger.webhook.key if trigger.webhook else "", "")
     if len(key) > KEY_CHARS_MAX:
@@ -108,11 +109,17 @@ async def hook(name: NameInPath, request: Request, response: Response, rooms: In
     return Started(session_id=opened.session_id, repeated=not opened.is_new)
 
 
-def _admitted(request: Request, found: tuple[Definition, bytes | None] | None) -> Definition:
-    """Return the trigger if the request has its secret. Whether there is such a trigger is told to nobody else."""
+def _offered(request: Request) -> bytes:
+    """Return the hash of the secret that a request brings; who brings none costs the database nothing."""
     kind, _, secret = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not secret.strip():
+        raise not_logged_in()
+    return hash_secret(secret.strip())
+
+
+def _admitted(offered: bytes, found: tuple[Definition, bytes | None] | None) -> Definition:
+    """Return the trigger if this is its secret. Whether there is such a trigger is told to nobody else."""
     known = found[1] if found is not None else None
-    offered = hash_secret(secret.strip()) if kind.lower() == "bearer" else b""
     if found is None or found[0].webhook is None or known is None or not hmac.compare_digest(bytes(known), offered):
         raise not_logged_in()
     return found[0]
