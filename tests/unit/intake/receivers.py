@@ -117,7 +117,7 @@ class ReceiverProcess:
     def status(self) -> dict[str, Any]:
         return self.ask({"op": "status"})
 
-    def wait(self, holds: Any, *, limit_s: float = 10) -> dict[str, Any]:
+    def wait(self, holds: Any, *, limit_s: float = 30) -> dict[str, Any]:
         """Return the first status for which `holds`."""
         until, last = time.monotonic() + limit_s, "no answer"
         while time.monotonic() < until:

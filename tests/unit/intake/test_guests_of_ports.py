@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -236,24 +237,31 @@ async def test_a_handshake_that_does_not_end_ends_in_time(tmp_path: Path, secure
 def test_a_receiver_keeps_the_bounds_that_its_options_say_and_tells_of_it(tmp_path: Path, pki: Path) -> None:
     one = ReceiverProcess("m1", tmp_path / "m1", pki, "m2", free_port(), free_port())
     tls = free_port()
-    one.write_options(f"[syslog_tls]\nport = {tls}\n[connections]\nper_sender = 3\nhandshake_s = 2\n")
+    one.write_options(f"[syslog_tls]\nport = {tls}\n[connections]\nper_sender = 3\nhandshake_s = 60\n")
     one.start()
     try:
+        one.wait(lambda s: not s["unbound"], limit_s=30)
         with contextlib.ExitStack() as held:
-            for port in (one.syslog_tcp, one.syslog_tcp, tls, tls):
+            for count, port in enumerate((one.syslog_tcp, one.syslog_tcp, tls), start=1):
                 held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S))
-            status = one.wait(lambda s: s["counters"]["tcp_refused"] == 1)
-            assert status["counters"]["tcp_open"] == 3
-            one.wait(lambda s: s["counters"]["tls_failed"] >= 1 and s["counters"]["tcp_open"] == 2, limit_s=LIMIT_S)
-            with client_context().wrap_socket(socket.create_connection(("127.0.0.1", tls))) as s:
-                s.sendall(b"<13>there is room again\n")
-                one.wait(lambda s: s["counters"]["syslog_tls"] == 1)
-        one.wait(lambda s: s["counters"]["tcp_open"] == 0)
+                one.wait(lambda s, count=count: s["counters"]["tcp_open"] == count, limit_s=30)
+            held.enter_context(socket.create_connection(("127.0.0.1", tls), timeout=LIMIT_S))
+            one.wait(lambda s: s["counters"]["tcp_refused"] == 1, limit_s=30)
+            until = time.monotonic() + 30
+            while not (told := told_by(one)):
+                assert time.monotonic() < until
+                time.sleep(0.05)
+        one.wait(lambda s: s["counters"]["tcp_open"] == 0 and s["counters"]["tls_failed"] == 1, limit_s=30)
+        with client_context().wrap_socket(socket.create_connection(("127.0.0.1", tls))) as s:
+            s.sendall(b"<13>there is room again\n")
+            one.wait(lambda s: s["counters"]["syslog_tls"] == 1, limit_s=30)
     finally:
         one.stop()
+    assert "refused 1 connections" in told[0]
+    assert "127.0.0.1 holds 3" in told[0]
     assert [r.data for r in one.own()] == [b"<13>there is room again"]
 
-    told = [notices.read(r.data) for r in everything(tmp_path / "m1" / "own") if r.protocol == Protocol.NOTICE]
-    assert any(
-        n is not None and "refused 1 connections" in n.message and "127.0.0.1 holds 3" in n.message for n in told
-    )
+
+def told_by(one: ReceiverProcess) -> list[str]:
+    found = [notices.read(r.data) for r in everything(one.root / "own") if r.protocol == Protocol.NOTICE]
+    return [notice.message for notice in found if notice is not None]

@@ -118,9 +118,9 @@ def test_a_standby_tells_of_damage_that_it_meets_while_it_sends_its_journal(pair
     with damaged[0].open("r+b") as file:
         file.write(content[: content.index(b"number 4")])  # the rest grows meanwhile
     two.start()
-    one.wait(lambda s: s["damaged"] == 1 and s["complete"])
+    one.wait(lambda s: s["damaged"] == 1 and s["complete"], limit_s=30)
     assert len(two.copy()) == 9
-    until = time.monotonic() + 10
+    until = time.monotonic() + 30
     while not any(b"1 places were not sent" in r.data for r in everything(one.root / "own")):
         assert time.monotonic() < until
         time.sleep(0.05)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -34,28 +33,14 @@ async def stream_of(sock: socket.socket) -> FrameStream[Word]:
 async def test_a_loop_that_was_held_up_does_not_take_that_for_the_silence_of_the_other() -> None:
     ours, theirs = socket.socketpair()
     stream = await stream_of(ours)
-    is_over = threading.Event()
-
-    def speak() -> None:
-        number = 0
-        while not is_over.wait(0.02):
-            number += 1
-            theirs.sendall(encode(Word(number)))
-
-    speaker = threading.Thread(target=speak)
-    speaker.start()
-    try:
-        for _ in range(3):
-            await heard(stream, within_s=0.5)
-            waiting = asyncio.create_task(heard(stream, within_s=0.5))
-            await asyncio.sleep(0)
-            time.sleep(1)
-            await waiting
-    finally:
-        is_over.set()
-        speaker.join()
-        theirs.close()
-        await stream.close()
+    for number in range(3):
+        waiting = asyncio.create_task(heard(stream, within_s=0.5))
+        await asyncio.sleep(0)
+        theirs.sendall(encode(Word(number)))
+        time.sleep(1)
+        assert (await waiting).number == number
+    theirs.close()
+    await stream.close()
 
 
 async def test_silence_is_noticed_and_the_end_too() -> None:
