@@ -77,13 +77,14 @@ def down(
     from futago.lab.progress import say
 
     was = Lab(name).down(say=say, keep_logs=keep_logs)
-    if orphans:
-        remove_orphans(say=say)
+    left = remove_orphans(say=say) if orphans else []
     _print(
-        {"name": name, "removed": was},
+        {"name": name, "removed": was, "orphans_left": left},
         as_json=as_json,
         text=f"The lab `{name}` is gone." if was else f"There was no lab `{name}`.",
     )
+    if left:
+        raise typer.Exit(1)
 
 
 @app.command()

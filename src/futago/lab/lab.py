@@ -368,7 +368,17 @@ def _keep_logs(home: Path) -> None:
         shutil.copy(log, kept / "-".join(log.relative_to(home).parts))
 
 
-def remove_orphans(*, say: Say = silent) -> None:
-    """Take down the labs whose owner process is gone."""
+def remove_orphans(*, say: Say = silent) -> list[str]:
+    """Take down the labs whose owner process is gone; return the names of those that are still there.
+
+    One that another command takes down at this moment is left to it. One that cannot be removed is told and left to
+    the next run: a stranger's leftovers must not keep a new lab from being made.
+    """
+    left = []
     for name in orphans():
-        Lab(name).down(say=say)
+        try:
+            Lab(name).down(say=say)
+        except (OperatorFault, Refused, Unknown) as e:
+            say(f"  !! the lab `{name}` of a process that is gone is still there: {e}")
+            left.append(name)
+    return left

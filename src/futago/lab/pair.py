@@ -24,6 +24,7 @@ ADMIN_TOKEN = "/etc/futago/secrets/admin.token"  # noqa: S105
 PAIR_NAME = "lab"
 JURORS = 3
 PROTECTED_WITHIN_S = 120.0
+ENROLLED_WITHIN_S = 60.0
 
 
 def form_pair(
@@ -74,7 +75,24 @@ def _enroll(lab: Lab, lines: dict[str, str], *, say: Say) -> None:
     enroll = _command(lines["enroll_token"], "agent", "enroll", "--token")
     agents = f"agents on {', '.join(h.name for h in lab.managed)}: futago agent enroll"
     with step(agents, say=say), ThreadPoolExecutor(max_workers=2) as pool:
-        list(pool.map(lambda host: host.run([*enroll, "--name", host.name, "--json"], deadline_s=120), lab.managed))
+        list(pool.map(lambda host: _enroll_one(host, enroll, say=say), lab.managed))
+
+
+def _enroll_one(host: LabHost, enroll: list[str], *, say: Say) -> None:
+    """Enroll a host; like an operator, once more while the member does not answer and says that nothing was changed.
+
+    A machine that is busy with other things may keep a fresh member from answering for longer than the command waits.
+    """
+    end = time.monotonic() + ENROLLED_WITHIN_S
+    while True:
+        try:
+            host.run([*enroll, "--name", host.name, "--json"], deadline_s=120)
+            return
+        except Refused as e:
+            if "[enrol.unreachable]" not in str(e) or time.monotonic() > end:
+                raise
+            say(f"  .. {host.name}: no member answered; once more")
+            time.sleep(1)
 
 
 def _command(token: str, *words: str) -> list[str]:
