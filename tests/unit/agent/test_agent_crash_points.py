@@ -30,7 +30,7 @@ from futago.agent.records import Records
 from futago.agent.runs import RunKeeper
 from futago.link.orders import Order, OrderTaken, Outcome, Refused, RunEnded
 
-RUN = "r1"
+RUN = "6a1f0f5c-6f0e-4c59-9d3c-2f6f3b0a7c11"
 CODE = 7
 _STEPS = ("mkdir", "write", "pwrite", "fsync", "fdatasync", "rename", "unlink", "rmdir", "posix_spawn")
 

@@ -44,6 +44,8 @@ from futago.link.orders import (
 )
 from futago.runtime.clock import boot_id
 
+R1, R2 = (f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2))  # a directory that is called otherwise is no run
+
 
 @dataclass
 class Desk:
@@ -187,7 +189,7 @@ async def test_orderly_stop_of_the_agent_leaves_runs_running(world: World) -> No
 
 async def test_agent_killed_anywhere_between_order_and_start_starts_the_run_exactly_once(world: World) -> None:
     chance = random.Random(20)
-    ids = [f"k{n}" for n in range(6)]
+    ids = [f"{n:08x}-0000-4000-8000-000000000000" for n in range(6)]
     for run_id in ids:
         o = order(run_id, f"echo {run_id} >> {world.oracle}; exit 6")
         world.order(o)
@@ -211,31 +213,31 @@ def plant(world: World, run_id: str, o: Order, *, boot: str, **files: bytes) -> 
 
 async def test_durable_order_that_was_never_started_is_started_by_the_next_agent(world: World) -> None:
     world.agent.kill()
-    plant(world, "r1", order("r1", f"echo begun >> {world.oracle}; exit 2"), boot=boot_id())
+    plant(world, R1, order(R1, f"echo begun >> {world.oracle}; exit 2"), boot=boot_id())
     world.agent.start()
-    assert (await world.desk.end_of("r1")).exit_code == 2
+    assert (await world.desk.end_of(R1)).exit_code == 2
     assert lines(world.oracle) == ["begun"]
 
 
 async def test_order_of_an_earlier_boot_is_unknown_and_not_started(world: World) -> None:
     world.agent.kill()
-    plant(world, "r1", order("r1", f"echo begun >> {world.oracle}"), boot="an-earlier-boot")
-    plant(world, "r2", order("r2", "true"), boot="an-earlier-boot", exit=b"9 end\n")
+    plant(world, R1, order(R1, f"echo begun >> {world.oracle}"), boot="an-earlier-boot")
+    plant(world, R2, order(R2, "true"), boot="an-earlier-boot", exit=b"9 end\n")
     world.agent.start()
-    end = await world.desk.end_of("r1")
+    end = await world.desk.end_of(R1)
     assert (end.outcome, end.exit_code) == (Outcome.UNKNOWN, None)
     assert "rebooted" in end.detail
-    assert (await world.desk.end_of("r2")).exit_code == 9
+    assert (await world.desk.end_of(R2)).exit_code == 9
     assert lines(world.oracle) == []
 
 
 async def test_unfinished_order_file_is_no_order(world: World) -> None:
     world.agent.kill()
-    plant(world, "r1", order("r1", f"echo begun >> {world.oracle}"), boot=boot_id())
-    content = (world.agent.runs / "r1/order.json").read_bytes()
-    (world.agent.runs / "r1/order.json").write_bytes(content[:-5])
+    plant(world, R1, order(R1, f"echo begun >> {world.oracle}"), boot=boot_id())
+    content = (world.agent.runs / R1 / "order.json").read_bytes()
+    (world.agent.runs / R1 / "order.json").write_bytes(content[:-5])
     world.agent.start()
-    await until(lambda: not (world.agent.runs / "r1").exists(), what="the remains removed")
+    await until(lambda: not (world.agent.runs / R1).exists(), what="the remains removed")
     assert lines(world.oracle) == []
 
 
