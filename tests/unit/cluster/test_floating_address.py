@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -41,6 +42,7 @@ def in_namespace(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
                 pytest.skip("no network namespaces here")
             for words in ("link add a0 type veth peer name b0", "link set a0 up", "link set b0 up", "link set lo up"):
                 subprocess.run(["ip", *words.split()], check=True)
+            await_carrier()
             asyncio.run(work())
         except BaseException as e:  # noqa: BLE001  handed to the test
             faults.append(e)
@@ -50,6 +52,17 @@ def in_namespace(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     thread.join(30)
     if faults:
         raise faults[0]
+
+
+def await_carrier() -> None:
+    """A kernel takes up the carrier of a cable some time after both its ends are up."""
+    ends = time.monotonic() + 20
+    while (
+        "LOWER_UP"
+        not in subprocess.run(["ip", "link", "show", "a0"], check=True, text=True, capture_output=True).stdout
+    ):
+        assert time.monotonic() < ends, "no carrier"
+        time.sleep(0.01)
 
 
 def listener(interface: str) -> socket.socket:
