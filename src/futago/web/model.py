@@ -106,9 +106,12 @@ class ThirdVoteStatus(Told):
 
 
 class JournalStatus(Told):
-    """The journals of received messages. `complete`: each member has all that the other received."""
+    """The journals of received messages. `complete`: each member has all that the other received. `troubles`: what is
+    wrong with the member's own one, in words.
+    """
 
     complete: bool = False
+    troubles: list[str] = []
 
 
 class SwitchStep(Told):
