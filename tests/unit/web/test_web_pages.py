@@ -52,6 +52,12 @@ async def test_what_is_not_protected_is_shown_with_the_one_command(person: httpx
     assert not re.search(r'data-opens="recover-dialog"\s+disabled', text)
 
 
+async def test_what_is_wrong_with_the_journals_is_shown_and_escaped(person: httpx.AsyncClient, bench: Bench) -> None:
+    bench.controller.status = status(journals={"complete": True, "troubles": ["2 damaged places on this disk", "<b>"]})
+    text = await _page(person)
+    assert "2 damaged places on this disk" in text and "&lt;b&gt;" in text and "<b>" not in text
+
+
 async def test_a_pair_that_serves_nobody_says_so(person: httpx.AsyncClient, bench: Bench) -> None:
     bench.controller.status = status(state="blocked", protected=False, primary=None, members=[], last_switch=None)
     assert "Not serving" in await _page(person, "/parts/pair")
