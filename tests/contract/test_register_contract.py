@@ -92,8 +92,10 @@ async def test_lost_replies_are_never_taken_for_a_yes_or_a_no(kind: str, tmp_pat
         mine = await w.member("m1")
         await mine.seat(value(1))
         stored_unseen = 0
-        for depth in DEPTHS:
-            new, outcome = value(10 + depth), ""
+        for number, depth in enumerate([*DEPTHS] * 3):  # on a busy machine a request may be late, too
+            if number >= len(DEPTHS) and stored_unseen:
+                break
+            new, outcome = value(10 + number), ""
             w.loses_replies(depth)
             try:
                 is_ours, _ = await mine.put(new)
