@@ -178,14 +178,17 @@ class Situation(Hearing):
 
     @once
     def is_peer_fit(self) -> bool:
-        """The peer could serve at once."""
+        """The peer could serve at once. Data that are not trusted, so that it is not fit in its own judgement, will do where
+        there are none here.
+        """
         hb = self.hb
+        if hb is None:
+            return False
+        is_only_choice = self.pg.state is PgState.ABSENT and hb.is_suspect and hb.is_disk_ok
         return (
             self.talks
-            and hb is not None
-            and hb.is_fit
+            and ((hb.is_fit and hb.is_disk_well) or is_only_choice)
             and hb.is_able
-            and hb.is_disk_well
             and hb.pg is PgState.STANDBY
             and not hb.is_leaving
             and (self.dv is None or hb.flush >= self.dv.floor)

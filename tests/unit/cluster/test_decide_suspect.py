@@ -43,7 +43,7 @@ from futago.cluster.model import (
     StartPg,
     StartRejoin,
 )
-from futago.cluster.model.world import Op
+from futago.cluster.model.world import Op, Wants
 from futago.cluster.word import word
 
 SUSPECT = replace(STANDBY, is_suspect=True)
@@ -55,6 +55,16 @@ def ago(seconds: float) -> At:
 
 
 # --- one I/O error that nothing dies of ---
+
+
+def test_primary_without_data_hands_over_to_data_that_are_not_trusted_and_to_no_worse() -> None:
+    none_here = {"pg": Pg(state=PgState.ABSENT), "gate": Gate.CLOSED, "address_held": False}
+    weak = beat(PAIRED, is_fit=False, is_suspect=True)
+    d = do(SERVING, peer=heard(weak), wants=Wants("handover", Epoch(7)), **none_here)
+    assert d.rule == "T4.give"
+    assert do(SERVING, peer=heard(replace(weak, is_disk_ok=False)), **none_here).rule == "P1.no-data"
+    assert do(SERVING, peer=heard(replace(weak, is_suspect=False)), **none_here).rule == "P1.no-data"
+    assert do(SERVING, peer=heard(weak), pg=DEAD, gate=Gate.CLOSED).rule != "T4.announce", "there are data here"
 
 
 def test_standby_whose_disk_failed_once_asks_to_be_let_go_and_is_let_go() -> None:
