@@ -83,6 +83,7 @@ _GROUPS: dict[type[object], str] = {
     AskPower: "power",
     NoteMet: "met",
 }
+_PACED = frozenset({"read", "cas", "power"})  # questions: the decision says when to ask again, and may be in a hurry
 _PATIENT = frozenset({"durable", "read", "cas", "fence-off", "fence-on", "power"})  # never ended by another order
 
 
@@ -179,7 +180,7 @@ class Executor:
 
     def _note_end(self, group: str, action: Action) -> None:
         now, past = now_at(), self._past.get(group)
-        is_repeat = past is not None and past.action == action and now - past.ended_at < FORGET
+        is_repeat = past is not None and past.action == action and now - past.ended_at < FORGET and group not in _PACED
         self._past[group] = _Past(action, now, past.repeats + 1 if is_repeat and past is not None else 0)
         running = self._running.get(group)
         if running is not None and running[1] is asyncio.current_task():

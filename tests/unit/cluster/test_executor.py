@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from futago.cluster.executor import Executor
+from futago.cluster.executor import PAUSE_FIRST, Executor
 from futago.cluster.facts import Board
 from futago.cluster.fence import Power
 from futago.cluster.met import MetNote
@@ -219,6 +219,19 @@ async def test_failed_order_waits_a_breath_that_grows() -> None:
         assert due is not None
         pauses.append(due - began)
     assert w.done.count("open") == 4 and pauses == sorted(pauses) and pauses[-1] > 2 * pauses[0]
+
+
+@pytest.mark.parametrize("question", [ReadRegister(), CasRegister(view=view(9)), AskPower()])
+async def test_question_asked_again_and_again_waits_no_longer_than_the_first_time(question: Action) -> None:
+    executor, _w = crew()
+    due: int | None = now_at()
+    for _ in range(8):
+        assert due is not None
+        executor.perform((question,), due)
+        await settle(executor)
+        ended_before = now_at()
+        due = executor.perform((question,), 0)
+        assert due is not None and due - ended_before <= PAUSE_FIRST
 
 
 async def test_other_order_does_not_wait_for_the_breath_of_a_failed_one() -> None:
