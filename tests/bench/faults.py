@@ -1,10 +1,15 @@
 """The walk through every failure pattern: one JSON object a fault on standard output, progress on standard error.
 
-    python tests/bench/faults.py [--only F04,F05-out] [--markdown FILE] [--from FILE] [--recovery manual|auto] [--profile default|fast]
+    python tests/bench/faults.py [--only F04,F05-out] [--into FILE] [--markdown FILE] [--from FILE] [--recovery manual|auto]
+                                 [--profile default|fast]
 
 One pair, formed once; for each fault a load (tests/lab/shift.py), the fault, its repair, and where the pair does not come
 back by itself `futago recover`; then the reckoning: what the senders and the client know against what the product says.
-If the pair is beyond repair, that is told in the row, and the walk goes on with a new one.
+Each row has its time. If it takes longer, breaks off, or leaves the pair beyond repair, that is told in the row, and the
+walk goes on with a new pair.
+
+With `--into FILE` each row is appended to that file as soon as it is known, and rows that stand there already, good and
+of this very version, are not done again: a walk that was interrupted goes on where it was.
 
 The table of the rows goes to build/faults.md, or where `--markdown` says.
 
@@ -21,6 +26,9 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +36,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "lab"))
 
 from shift import World
-from walk import SCENES, Scene, Step
+from walk import SCENES, Row, Scene, Step
 
 from futago import __version__
 from futago.lab.lab import Lab
@@ -38,6 +46,31 @@ from futago.lab.topology import standard
 from futago.runtime.faults import FutagoFault
 
 Line = dict[str, Any]
+ROW_S_MAX = 600.0  # three attempts of `futago recover` with their limits, and a load that drains, have room in it
+AGAIN_S = 30.0
+
+
+class OutOfTime(Exception):
+    """A row has taken longer than it may. Not a FutagoFault: nothing on the way may take it for the product's answer."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """End what is inside by OutOfTime after `seconds`, and again every half minute for as long as it cleans up.
+
+    For the main thread only.
+    """
+
+    def end(*_: object) -> None:
+        raise OutOfTime(f"not done within {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def wanted(only: str) -> list[Scene]:
@@ -94,26 +127,48 @@ class Walk:
         return self._world
 
     def one(self, scene: Scene) -> Line:
-        """Do one scene; return its row."""
+        """Do one scene; return its row, also if it failed. After a failure of more than figures the pair is a new one."""
         began = time.monotonic()
-        step = Step(self.world(), scene)
-        try:
-            row = step.run()
-        except (FutagoFault, AssertionError, OSError) as e:  # the pair was not even whole before: begin again, once
-            say(f"  !! {scene.name}: {e}; a new pair is made")
-            self.down()
-            row = Step(self.world(), scene).run()
+        row, is_whole = self._row(scene)
         line: Line = {**json.loads(row.line()), "ok": row.is_good, "took_s": round(time.monotonic() - began, 1)}
         line |= {"utc": datetime.now(UTC).isoformat(timespec="seconds"), "profile": self._profile, **self._about}
         line["load"] = round(os.getloadavg()[0], 1)
-        try:
-            self._heal()
-        except FutagoFault as e:
-            say(f"  !! {scene.name}: the pair is beyond repair ({e}); a new one is made")
-            line["ok"] = False
-            line["why"].append("the pair did not come back")
-            self.down()
+        if is_whole:
+            try:
+                with limited(ROW_S_MAX):
+                    self._heal()
+            except (FutagoFault, OutOfTime) as e:
+                say(f"  !! {scene.name}: the pair is beyond repair ({e})")
+                line["ok"], is_whole = False, False
+                line["why"].append("the pair did not come back")
+        if not is_whole:
+            say(f"  !! {scene.name}: a new pair is made for the next row")
+            with suppress(FutagoFault):  # what is left of it is removed when the next one is made
+                self.down()
         return line
+
+    def _row(self, scene: Scene) -> tuple[Row, bool]:
+        """Return a scene's row, and whether what it leaves is fit for the next one."""
+        try:
+            return self._step(scene), True
+        except (FutagoFault, AssertionError, OSError) as e:  # the pair was not even whole before: begin again, once
+            say(f"  !! {scene.name}: {e}; a new pair is made")
+        except Exception as e:  # noqa: BLE001 - one row must not end the walk
+            return self._broken_off(scene, e), False
+        try:
+            self.down()
+            return self._step(scene), True
+        except Exception as e:  # noqa: BLE001 - one row must not end the walk
+            return self._broken_off(scene, e), False
+
+    def _step(self, scene: Scene) -> Row:
+        world = self.world()  # each of its steps has a limit of its own
+        with limited(ROW_S_MAX):
+            return Step(world, scene).run()
+
+    def _broken_off(self, scene: Scene, error: Exception) -> Row:
+        say("".join(traceback.format_exception(error))[-3000:])
+        return Row(scene.fault, scene.variant, scene.text, why=[f"{type(error).__name__}: {error}"[:1500]])
 
     def _heal(self) -> None:
         apart = {"clock-shim"}
@@ -140,8 +195,8 @@ def table(lines: list[Line]) -> str:
     order = {(s.fault, s.variant): i for i, s in enumerate(SCENES)}
     newest = {(line["fault"], line["variant"]): line for line in lines}
     rows = [
-        "| | What happens | detected | waited | resumed | paired | lost | twice | command |",
-        "|---|---|--:|--:|--:|--:|--:|--:|---|",
+        "| | What happens | detected | waited | resumed | repair | paired | lost | twice | command |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for key in sorted(newest, key=lambda k: order.get(k, len(order))):
         line = newest[key]
@@ -188,7 +243,7 @@ def _name(line: Line) -> str:
 
 
 TABLE = Path(__file__).parents[2] / "build/faults.md"
-COLUMNS = ("detected_s", "outage_s", "resumed_s", "paired_s", "lost", "twice")
+COLUMNS = ("detected_s", "outage_s", "resumed_s", "repair_gap_s", "paired_s", "lost", "twice")
 BEGIN, END = "<!-- table: generated by tests/bench/faults.py -->", "<!-- end of table -->"
 
 
@@ -200,16 +255,36 @@ def write_table(file: Path, lines: list[Line]) -> None:
     file.write_text(f"{head}{BEGIN}\n{table(lines)}{END}{tail}", encoding="utf-8")
 
 
-def walk(scenes: list[Scene], *, recovery: str, profile: str) -> list[Line]:
-    """Walk; print each row as soon as it is known."""
+def recorded(file: Path | None) -> list[Line]:
+    """Return the rows of a file; of one that is not there none. A last line that was cut off is none."""
+    if file is None or not file.exists():
+        return []
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def still_to_do(scenes: list[Scene], done: list[Line], about: Line) -> list[Scene]:
+    """Return the scenes without a good row that was measured as `about` says; of a form with several the last counts."""
+    newest = {(d["fault"], d["variant"]): d for d in done if all(d.get(k) == v for k, v in about.items())}
+    return [s for s in scenes if not newest.get((s.fault, s.variant), {"ok": False})["ok"]]
+
+
+def walk(scenes: list[Scene], *, recovery: str, profile: str, into: Path | None = None) -> list[Line]:
+    """Walk; print each row as soon as it is known, and append it to `into`."""
     lines = []
     walk = Walk(recovery=recovery, profile=profile)
     try:
-        for scene in scenes:
-            say(f"{scene.name}: {scene.text}")
+        for number, scene in enumerate(scenes, start=1):
+            say(f"[{number} of {len(scenes)}] {scene.name}: {scene.text}")
             line = walk.one(scene)
             lines.append(line)
             print(json.dumps(line), flush=True)
+            if into is not None:
+                with into.open("a", encoding="utf-8") as f:
+                    f.write(json.dumps(line) + "\n")
             say(f"  {'ok' if line['ok'] else '!!'} {scene.name}: {json.dumps(line)}")
     finally:
         walk.down()
@@ -221,17 +296,23 @@ def main() -> int:
     parser.add_argument("--only", default="", help="some of them, with commas; see SCENES in tests/lab/walk.py")
     parser.add_argument("--markdown", type=Path, default=TABLE, help="write the table there; build/faults.md")
     parser.add_argument("--from", type=Path, dest="recorded", help="lines of earlier runs, instead of a run")
+    parser.add_argument("--into", type=Path, help="append each row there; skip those that are there, of this version")
     parser.add_argument("--recovery", default="manual", choices=("manual", "auto"))
     parser.add_argument("--profile", default="default")
     a = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("faults.py: told to stop"))  # the lab goes with us
     if a.recorded:
-        lines = [json.loads(line) for line in a.recorded.read_text(encoding="utf-8").splitlines()]
+        lines = recorded(a.recorded)
     else:
-        lines = walk(wanted(a.only), recovery=a.recovery, profile=a.profile)
+        done = recorded(a.into)
+        about = {"version": version(), "profile": a.profile, "recovery": a.recovery}
+        scenes = still_to_do(wanted(a.only), done, about)
+        say(f"{len(scenes)} rows to do")
+        lines = [*done, *walk(scenes, recovery=a.recovery, profile=a.profile, into=a.into)]
     a.markdown.parent.mkdir(parents=True, exist_ok=True)
     write_table(a.markdown, lines)
-    return 0 if all(line["ok"] for line in lines) else 1
+    newest = {(line["fault"], line["variant"]): line for line in lines}
+    return 0 if all(line["ok"] for line in newest.values()) else 1
 
 
 if __name__ == "__main__":
