@@ -232,6 +232,22 @@ async def test_jury_gives_way_to_an_etcd_and_that_to_a_witness(tmp_path: Path) -
         assert p.m1.register is not None and await calm(p.m1.register.read) == value_of(PAIRED, roster=3)
 
 
+async def test_contact_with_the_old_one_ends_when_it_is_retired_and_not_before(tmp_path: Path) -> None:
+    async with pair_of(tmp_path) as p:
+        board, at, seen = p.m1.board, At(now_at()), dict[str, bool]()
+        board.put_register(contact_at=at, read_at=at)
+
+        async def say(text: str) -> None:
+            seen[text] = board.register.contact_at is not None
+
+        await p.m1.seating.seat({"op": "vote", "kind": "witness", "jurors": p.rows("j4")}, say)
+        assert list(seen.items()) == [
+            ("asking j4 whether it can hold the third vote", True),
+            ("telling the old one that it is replaced", True),
+            ("telling the new one who serves", False),
+        ]
+
+
 async def test_what_cannot_hold_the_vote_changes_nothing(tmp_path: Path) -> None:
     async with pair_of(tmp_path) as p:
         port = register_kinds.free_port()

@@ -20,7 +20,7 @@ from futago.cluster import pgwire
 from futago.cluster.model import At, Lsn, PgState, RejoinStep
 from futago.cluster.pgwire import PgConnection, ServerError
 from futago.cluster.postgres import Postgres
-from futago.cluster.starved import ServerWait, patience
+from futago.cluster.starved import ServerWait, is_any_on_disk, patience
 from futago.runtime.clock import MS, S, now_at
 from futago.runtime.faults import Refused, Unknown
 from futago.runtime.worker import Worker
@@ -29,7 +29,9 @@ READ_S = 0.25
 READ_HURRIED_S = 0.04  # while a transition is under way
 PROBE_S = 0.5
 PROBE_PART = 0.4  # of the limit, where that is sooner
-BUSY_LIMITS = 10  # so many limits a server is borne with that is only kept from the processors
+BUSY_LIMITS = (
+    10  # so many limits a server is borne with that is only kept from the processors, or alone with a slow disk
+)
 DISK_PROBE_S = 1.0
 DISK_LATE_S = 2.0
 FREE_BYTES_MIN = 48 << 20  # PostgreSQL needs a new 16 MB segment of WAL now and then
@@ -56,7 +58,7 @@ class PgWatch:
 
     Args:
         limit_s: how late the answer to the probe may be until the server counts as hung; time in which it waited for a
-            processor does not count (starved.py).
+            processor does not count (starved.py), nor, of a primary that serves alone, time in which it waits for a disk.
         volume: the thread of the database's disk, for nothing but this probe.
     """
 
@@ -167,7 +169,10 @@ class PgWatch:
     async def _probe(self) -> None:
         pid = self._postgres.death.pid
         try:
-            async with patience(pid, limit_s=self._limit_s, limit_busy_s=self._limit_busy_s) as wait:
+            limit_s, limit_busy_s = self._limit_s, self._limit_busy_s
+            async with patience(
+                pid, limit_s=limit_s, limit_busy_s=limit_busy_s, is_excused=self._is_alone_with_its_disk
+            ) as wait:
                 result = await self._probe_once(wait)
         except ServerError as e:
             self._on_refused(e, e.sqlstate)
@@ -184,6 +189,14 @@ class PgWatch:
         if self._board.pg.state is PgState.HUNG and self._is_same(pid):
             self._log.event("postgres.answers-again")
             self._board.put_pg(state=result)
+
+    def _is_alone_with_its_disk(self) -> bool:
+        """It serves alone and waits for a device, which nobody can tell from one that hangs: to kill it helps in neither
+        case. Nobody else has the data, a process that a device holds does not even die, and a restart asks more of a
+        slow disk than patience does. That the disk is late is told by `_disk_loop`.
+        """
+        group, pg = self._postgres.unit.cgroup, self._board.pg
+        return pg.state is PgState.PRIMARY and pg.enforced is False and group is not None and is_any_on_disk(group)
 
     def _is_same(self, pid: int) -> bool:
         """Is what we asked still what runs, and not being started or stopped meanwhile?"""

@@ -190,6 +190,8 @@ class Seating:
             raise OperatorFault(f"The old third vote is not sure: {e}.", hint=AGAIN, code="jury.old") from e
         if not is_ours and (held is None or held.roster < version):
             raise OperatorFault("The view has just changed.", hint=AGAIN, code="jury.moved")
+        # that it answered until now promises nothing any more: the pair is not protected before the new one answers
+        self._board.put_register(contact_at=None, read_at=None)
         return True
 
     async def _tell_new(self, draft: Settings) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,9 +121,24 @@ def has_had_time(*, passed: int, waited: int, is_ready: bool, limit: int, limit_
     return passed >= limit_busy or (passed - waited >= limit and not is_ready)
 
 
+def is_any_on_disk(group: Path, *, proc: Path = PROC) -> bool:
+    """Does any process of a control group wait for a device just now?"""
+    try:
+        pids = [int(x) for x in (group / "cgroup.procs").read_text(encoding="ascii").split()]
+    except (OSError, ValueError):
+        return False
+    return any(use_of(pid, proc=proc).state == ON_DISK for pid in pids)
+
+
 @contextlib.asynccontextmanager
-async def patience(server: int, *, limit_s: float, limit_busy_s: float) -> AsyncIterator[ServerWait]:
+async def patience(
+    server: int, *, limit_s: float, limit_busy_s: float, is_excused: Callable[[], bool] = lambda: False
+) -> AsyncIterator[ServerWait]:
     """Bear with a server while it answers what is asked inside, where `asked` is to be told; see `has_had_time`.
+
+    Args:
+        is_excused: asked when it has had `limit_s`: is what it waits for at this instant no fault of it? Not asked after
+            `limit_busy_s`.
 
     Raises:
         TimeoutError: it has had its time, at two looks one after the other.
@@ -138,6 +153,7 @@ async def patience(server: int, *, limit_s: float, limit_busy_s: float) -> Async
         waited, is_ready = wait.look()
         limit, limit_busy = int(limit_s * NS_PER_S), int(limit_busy_s * NS_PER_S)
         is_late = has_had_time(passed=passed, waited=waited, is_ready=is_ready, limit=limit, limit_busy=limit_busy)
+        is_late = is_late and (passed >= limit_busy or not is_excused())
         if is_late and is_doubted:
             timeout.reschedule(loop.time())
             return

@@ -160,6 +160,35 @@ async def test_an_answer_in_time_is_an_answer_and_its_faults_are_its_own() -> No
             raise ValueError("own")
 
 
+async def test_what_a_server_is_excused_for_ends_with_the_long_limit_or_when_it_is_over() -> None:
+    server, is_excused = subprocess.Popen(["sleep", "600"]), True
+    try:
+        async with starved.patience(server.pid, limit_s=0.01, limit_busy_s=600, is_excused=lambda: is_excused):
+            await asyncio.sleep(0.3)
+        with pytest.raises(TimeoutError):
+            async with starved.patience(server.pid, limit_s=0.01, limit_busy_s=600, is_excused=lambda: is_excused):
+                await asyncio.sleep(0.1)
+                is_excused = False
+                await asyncio.Event().wait()
+        with pytest.raises(TimeoutError):
+            async with starved.patience(server.pid, limit_s=0.01, limit_busy_s=0.1, is_excused=lambda: True):
+                await asyncio.Event().wait()
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_group_waits_for_a_device_if_one_of_its_processes_does(tmp_path: Path) -> None:
+    for pid, state in enumerate("SRDZ", start=1):
+        _process(tmp_path, pid, state)
+    procs = tmp_path / "cgroup.procs"
+    assert not starved.is_any_on_disk(tmp_path, proc=tmp_path)
+    procs.write_text("1\n2\n4\n5\n")
+    assert not starved.is_any_on_disk(tmp_path, proc=tmp_path)
+    procs.write_text("1\n2\n3\n4\n")
+    assert starved.is_any_on_disk(tmp_path, proc=tmp_path)
+
+
 def _process(proc: Path, pid: int, state: str) -> None:
     (proc / str(pid)).mkdir(exist_ok=True)
     (proc / str(pid) / "stat").write_text(f"{pid} (postgres) {state} " + "0 " * 32)
