@@ -354,7 +354,7 @@ class Controller:
         """Return the role line; inert until the first decision."""
         if self.decision is None:
             return {"role": "none", "epoch": 0, "solo": False, "gate": "closed", "outward": False, "primary": None}
-        return status_room.role_line(self.facts, self.decision, self.board.turn)
+        return {**status_room.role_line(self.facts, self.decision, self.board.turn), "cut": self.network.is_cut}
 
     def tell_status(self) -> dict[str, Any]:
         """Return the status."""

@@ -40,6 +40,7 @@ PROGRAMS_S = 0.1
 FIND_S = 0.25
 RESTART_PAUSE = 5 * S
 RECHECK_SOON_S = 0.25
+UNHEARD = 4 * S  # jurors are asked every second or two; the merge of messages has 10 s of tolerance for what is late
 
 
 class Journals:
@@ -217,6 +218,10 @@ class Network:
     ) -> None:
         self._board, self._address, self._peer, self._jury = board, address, peer, jury
         self._bad_since: int | None = None
+        self._began_at = now_at()
+        self.is_cut = (
+            False  # nobody is heard over it, whoever's fault it is; decides nothing, the receiver wants to know
+        )
 
     async def run(self) -> None:
         """Judge for ever."""
@@ -227,6 +232,7 @@ class Network:
     def judge(self) -> None:
         """Set the facts. Who answers for the floating IP matters only where the fence decides."""
         now = now_at()
+        self.is_cut = not self._address.has_carrier or self._is_unheard(now)
         asks = self._board.cfg.authority == "fence"
         self._board.put(address_answers=self._address.answers() if asks else None)
         if not self._address.has_carrier or self._address.trouble():
@@ -238,10 +244,22 @@ class Network:
             self._bad_since = now
         self._board.put(service_ok=self._bad_since is None or now - self._bad_since < NET_BAD)
 
+    def _is_unheard(self, now: int) -> bool:
+        """Neither the peer nor a juror is heard over it; if there is no juror: the peer is, by the other network."""
+        fresh, jury = self._fresh(now), self._jury()
+        if fresh.get("service", False):
+            return False
+        if jury is None:
+            return any(fresh.values())
+        return now - max(jury.heard_at(), self._began_at) > UNHEARD
+
+    def _fresh(self, now: int) -> dict[str, bool]:
+        limit = self._board.cfg.t_det
+        return {x.name: bool(x.echo_at) and now - (x.echo_at or 0) < limit for x in self._peer().links}
+
     def _is_doubtful(self, now: int) -> bool:
         """The peer is heard, but not over the service network, and the jurors are not heard either."""
-        limit = self._board.cfg.t_det
-        fresh = {x.name: bool(x.echo_at) and now - (x.echo_at or 0) < limit for x in self._peer().links}
+        limit, fresh = self._board.cfg.t_det, self._fresh(now)
         if fresh.get("service", True) or not any(fresh.values()):
             return False
         jury = self._jury()

@@ -331,6 +331,7 @@ class Receiver:
         loop = asyncio.get_running_loop()
         while True:
             self._turns.turn(self.journal.clock.now_ns())
+            self._turns.reach(self.journal.clock.now_ns(), is_cut=self._role.role.cut)
             self.upstream.note_time(loop.time())
             self._release()  # going solo, too, makes answers safe
             self.relp.forget(self.journal.clock.now_ns())

@@ -3,6 +3,9 @@
 A loop that was stopped (a frozen machine) or does not read (a full disk) finds messages in the kernel that came at any time
 since. For datagrams the kernel says when each came. For a connection it does not: its bytes are one stream. So a frame says
 how long it may have waited at most, until the connection has been read to its end.
+
+The same holds of a network that was dead: what was written into a connection meanwhile waits in the sender's kernel, which
+tries again ever more rarely, so it comes up to as long after the end of the cut as the cut lasted (RFC 6298, 5.5).
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 STALL_NS = 1 * S  # a loop that did not turn for so long was stopped
 SETTLE_NS = 1 * S  # after so long a sender whose window was shut has gone on
+REPEAT_NS_MAX = 120 * S  # so seldom does a kernel send again at least what nobody confirmed (Linux: TCP_RTO_MAX)
 
 
 class Connection(Hashable, Shape):
@@ -41,10 +45,12 @@ class Turns:
     """
 
     __slots__ = (
+        "_cut_since_ns",
         "_held",
         "_opened",
         "_ports",
         "_read_since_ns",
+        "_repeated_by_ns",
         "at_ns",
         "counters",
         "stalled_ports",
@@ -65,6 +71,8 @@ class Turns:
         self._opened = opened
         self._held: dict[Connection, int] = {}  # since when each was not read to its end
         self._read_since_ns: int | None = 0  # None: nothing is read
+        self._cut_since_ns: int | None = None  # nothing reaches us
+        self._repeated_by_ns = 0  # until then what was sent during a cut may come
 
     def turn(self, now_ns: int) -> None:
         """Note that the loop turns. To be called about ten times a second and before each reading."""
@@ -84,10 +92,22 @@ class Turns:
         """Note that everything is read again."""
         self._read_since_ns = now_ns
 
+    def reach(self, now_ns: int, *, is_cut: bool) -> None:
+        """Note whether senders reach us at all, as far as is known. To be called in each turn."""
+        if is_cut and self._cut_since_ns is None:
+            self._cut_since_ns = now_ns
+            self._note_connections(now_ns)
+        elif not is_cut and self._cut_since_ns is not None:
+            length_ns, self._cut_since_ns = now_ns - self._cut_since_ns, None
+            self._repeated_by_ns = now_ns + min(length_ns, REPEAT_NS_MAX) + SETTLE_NS
+
     def _note_held(self, since_ns: int) -> None:
+        self._note_connections(since_ns)
+        self.stalled_ports.update(self._ports)
+
+    def _note_connections(self, since_ns: int) -> None:
         if not self._held and not self.stalled_ports:
             self.stalled_since_ns = since_ns
-        self.stalled_ports.update(self._ports)
         for one in self._opened():
             self._held.setdefault(one, since_ns)
 
@@ -107,8 +127,10 @@ class Turns:
                 del self._held[one]
 
     def _is_settling(self, now_ns: int) -> bool:
-        """Is nothing read, or has a sender that waited perhaps not gone on yet?"""
-        return self._read_since_ns is None or now_ns - self._read_since_ns < SETTLE_NS
+        """Is nothing read, does nothing come, or has a sender that waited perhaps not gone on yet?"""
+        if self._read_since_ns is None or self._cut_since_ns is not None:
+            return True
+        return now_ns - self._read_since_ns < SETTLE_NS or now_ns < self._repeated_by_ns
 
     def flags(self, connection: Connection, now_ns: int) -> int:
         """Return what the record of a frame says of how long it may have waited to be read."""

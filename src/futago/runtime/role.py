@@ -59,6 +59,7 @@ class Role:
     epoch: int = 0
     solo: bool = False  # what is on this member's disk is safe: nobody counts on the other one
     turn: int = 0  # the receiver says it back with what it knows of `solo`
+    cut: bool = False  # nobody is heard over the service network
     gate: GateState = GateState.CLOSED
     outward: bool = False
     primary: str | None = None

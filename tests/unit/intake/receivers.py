@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from futago.intake.model import Protocol, Record
 from futago.intake.reader import JournalReader
@@ -160,3 +162,32 @@ def make_pair(tmp: Path, pki: Path) -> tuple[ReceiverProcess, ReceiverProcess]:
         ReceiverProcess("m1", tmp / "m1", pki, "m2", ports[1], ports[0]),
         ReceiverProcess("m2", tmp / "m2", pki, "m1", ports[0], ports[1]),
     )
+
+
+class Controller:
+    """Says the same role line again and again to whoever connects."""
+
+    def __init__(self, receiver: ReceiverProcess, **line: object) -> None:
+        self.line = line
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(str(receiver.root / "controller.sock"))
+        self._server.listen()
+        self._server.settimeout(0.2)
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._say)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+        self._server.close()
+
+    def _say(self) -> None:
+        while not self._is_over.is_set():
+            with contextlib.suppress(OSError), self._server.accept()[0] as connection:
+                while not self._is_over.is_set():
+                    connection.sendall(json.dumps(self.line).encode() + b"\n")
+                    self._is_over.wait(0.1)

@@ -5,18 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import select
 import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 from pysnmp.hlapi.v3arch.asyncio import (  # type: ignore[import-untyped]
@@ -30,7 +27,7 @@ from pysnmp.hlapi.v3arch.asyncio import (  # type: ignore[import-untyped]
     usmAesCfb128Protocol,
     usmHMACSHAAuthProtocol,
 )
-from receivers import ReceiverProcess, make_pair
+from receivers import Controller, ReceiverProcess, make_pair
 from test_snmp_decoder import encoded
 from test_snmp_security import NET_SNMP
 
@@ -212,35 +209,6 @@ def test_a_member_that_serves_alone_answers_alone(pair_with_users: Pair) -> None
         two.start()
         one.wait(lambda s: s["turn"] == 9 and s["settled"])
         assert two.copy() == one.own() != []
-
-
-class Controller:
-    """Says the same role line again and again to whoever connects."""
-
-    def __init__(self, receiver: ReceiverProcess, **line: object) -> None:
-        self.line = line
-        self._server = socket.socket(socket.AF_UNIX)
-        self._server.bind(str(receiver.root / "controller.sock"))
-        self._server.listen()
-        self._server.settimeout(0.2)
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._say)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-        self._server.close()
-
-    def _say(self) -> None:
-        while not self._is_over.is_set():
-            with contextlib.suppress(OSError), self._server.accept()[0] as connection:
-                while not self._is_over.is_set():
-                    connection.sendall(json.dumps(self.line).encode() + b"\n")
-                    self._is_over.wait(0.1)
 
 
 @pytest.mark.parametrize("sender", [["-v2c", "-c", "public"], v3("priv")], ids=["v2c", "v3"])

@@ -5,15 +5,17 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from receivers import ReceiverProcess, everything, free_port, make_pki
+from receivers import Controller, ReceiverProcess, everything, free_port, make_pki
 
+from futago.intake.listen import Counters
 from futago.intake.merge import WAITED_NS_MAX, WINDOW_NS, Copies, Merger
 from futago.intake.model import Flag, Mark, Protocol, waited_flags, waited_ns
+from futago.intake.turns import Turns
 from futago.runtime.clock import S
 
 A, B = "m1", "m2"
@@ -119,6 +121,60 @@ def test_frames_that_waited_while_the_program_was_stopped_say_so_until_the_conne
     held = [(at, mark.open_since_ns) for at, mark in marks(receiver) if mark.open_since_ns is not None]
     assert held and all(at - since >= length_ns - S // 5 for at, since in held if since is not None)
     assert marks(receiver)[-1][1].open_since_ns is None
+
+
+class Line:
+    """A connection of which the kernel holds nothing."""
+
+    transport = None
+
+
+def test_what_a_cut_network_kept_with_its_sender_may_come_as_long_after_the_cut_as_it_lasted() -> None:
+    line = Line()
+    turns = Turns(Counters(), opened=lambda: [line])
+    turns.reach(100 * S, is_cut=False)
+    assert turns.flags(line, 100 * S) == 0 and turns.open_since_ns is None
+    turns.reach(101 * S, is_cut=True)
+    turns.reach(113 * S, is_cut=False)
+    later = Line()
+    turns.meet(later, 124 * S)
+    turns.settle(125 * S)
+    assert all(waited_ns(turns.flags(x, 125 * S)) >= 24 * S for x in (line, later)) and turns.open_since_ns == 101 * S
+    turns.settle(126 * S)
+    assert turns.flags(line, 126 * S) == turns.flags(later, 126 * S) == 0 and turns.open_since_ns is None
+
+
+def test_copies_that_a_cut_kept_with_their_sender_for_longer_than_the_window_have_no_second_effect() -> None:
+    """The sender's kernel tried again 12.6 s after its first attempt; the other member had them at once."""
+    merger = Merger((A, B))
+    assert feed(merger, B, 100 * S)
+    merger.pass_time(A, 101 * S)  # as the mark says: what is older may still come
+    assert not feed(merger, A, 100 * S + 12_600_000_000, waited=waited_ns(waited_flags(11_600_000_000)))
+
+
+def test_frames_that_come_while_the_network_was_cut_or_soon_after_say_so(receiver: ReceiverProcess) -> None:
+    with (
+        Controller(receiver, role="standby", cut=False) as controller,
+        socket.create_connection(("127.0.0.1", receiver.syslog_tcp)) as line,
+    ):
+        line.sendall(b"<13>before\n")
+        assert frames(receiver, 1) == [(b"<13>before", 0)]
+        controller.line |= {"cut": True}
+        until(receiver, lambda mark: mark.open_since_ns is not None)
+        line.sendall(b"<13>late\n")
+        assert waited_ns(dict(frames(receiver, 2))[b"<13>late"]) > 0
+        controller.line |= {"cut": False}
+        until(receiver, lambda mark: mark.open_since_ns is None)
+        line.sendall(b"<13>after\n")
+        assert dict(frames(receiver, 3))[b"<13>after"] == 0
+
+
+def until(receiver: ReceiverProcess, is_so: Callable[[Mark], bool]) -> None:
+    """Wait until the newest mark is so."""
+    end = time.monotonic() + 60
+    while not is_so(marks(receiver)[-1][1]):
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def receiver_passes(receiver: ReceiverProcess, time_ns: int) -> None:
