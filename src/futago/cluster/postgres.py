@@ -72,6 +72,7 @@ class Postgres:
         self.last_words = ""  # why the last start failed, for people
         self._end: tuple[str, asyncio.Task[walend.End]] | None = None  # the control file that it was read for
         self._is_empty = False  # no process of it is left, for certain
+        self._is_undying = False  # some were killed and did not die: to kill them again is no news
 
     # --- finding it -------------------------------------------------------------------------------------------------
 
@@ -362,7 +363,7 @@ class Postgres:
 
     async def kill(self) -> None:
         """Kill all of it; return when nothing of it is left. Raises Unknown if processes hang in the kernel."""
-        if self.board.pg.state in RUNNING:
+        if self.board.pg.state in RUNNING and not self._is_undying:
             self.board.put_pg(state=PgState.STOPPING)
             self.on_kill()
         try:
@@ -370,7 +371,7 @@ class Postgres:
         except Unknown:
             self._does_not_die()
             raise
-        self._is_empty = True
+        self._is_empty, self._is_undying = True, False
         self.death.forget()
         self._ended.set()
         self._fell(is_death=False)
@@ -383,6 +384,7 @@ class Postgres:
         """It hangs in the kernel: it is killed again, its end will be noticed as a death, and the peer need not wait."""
         if self.board.pg.state is PgState.STOPPING:
             self.log.error("postgres.does-not-die")
+            self._is_undying = True
             self.board.put_pg(state=PgState.HUNG)
             self.on_kill()
 
@@ -398,7 +400,7 @@ class Postgres:
     async def _sweep(self) -> None:
         with contextlib.suppress(Unknown):
             await self.unit.kill()  # a busy backend outlives its postmaster by seconds
-            self._is_empty = True
+            self._is_empty, self._is_undying = True, False
         await self.read_control()
 
     def _fell(self, *, is_death: bool) -> None:

@@ -148,12 +148,15 @@ async def test_server_that_a_device_keeps_from_dying_is_told_as_hung_before_the_
         async def hangs(on_stuck: Callable[[], None] | None = None) -> None:
             assert on_stuck is not None
             on_stuck()
-            assert told == [PgState.STOPPING, PgState.HUNG]
+            assert told == [PgState.STOPPING, PgState.HUNG] and a.board.pg.state is PgState.HUNG
             raise Unknown("3 processes do not die")
 
         monkeypatch.setattr(a.unit, "kill", hangs)
         with pytest.raises(Unknown):
             await a.postgres.kill()
+        assert a.board.pg.state is PgState.HUNG and len(told) == 2
+        with pytest.raises(Unknown):
+            await a.postgres.kill()  # again: the peer must not think that this time it will die
         assert a.board.pg.state is PgState.HUNG and len(told) == 2
         monkeypatch.setattr(a.unit, "kill", kill)
         await a.postgres.kill()
