@@ -216,7 +216,7 @@ def main() -> int:
         for name in a.only.split(","):
             figure = FIGURES[name](lab, api, a)
             print(json.dumps({**figure, **machine()}), flush=True)
-            bad += sum(figure.get(k, 0) for k in ("twice", "lost", "wrong", "unexplained"))
+            bad += sum(figure.get(k, 0) for k in ("twice", "lost", "wrong", "unexplained")) + ("ended_by" in figure)
     finally:
         if not a.lab:
             lab.down(say=say, keep_logs=True)
