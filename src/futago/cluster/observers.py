@@ -219,9 +219,8 @@ class Network:
         self._board, self._address, self._peer, self._jury = board, address, peer, jury
         self._bad_since: int | None = None
         self._began_at = now_at()
-        self.is_cut = (
-            False  # nobody is heard over it, whoever's fault it is; decides nothing, the receiver wants to know
-        )
+        # nobody is heard over it, whoever's fault it is; decides nothing, the receiver wants to know
+        self.is_cut = False
 
     async def run(self) -> None:
         """Judge for ever."""

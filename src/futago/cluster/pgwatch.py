@@ -29,9 +29,7 @@ READ_S = 0.25
 READ_HURRIED_S = 0.04  # while a transition is under way
 PROBE_S = 0.5
 PROBE_PART = 0.4  # of the limit, where that is sooner
-BUSY_LIMITS = (
-    10  # so many limits a server is borne with that is only kept from the processors, or alone with a slow disk
-)
+BUSY_LIMITS = 10  # so many limits a server is borne with that only lacks a processor, or is alone with a slow disk
 DISK_PROBE_S = 1.0
 DISK_LATE_S = 2.0
 FREE_BYTES_MIN = 48 << 20  # PostgreSQL needs a new 16 MB segment of WAL now and then

@@ -63,9 +63,8 @@ class Postgres:
         self._ended = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_poke: Callable[[], None] = lambda: None
-        self.on_kill: Callable[[], None] = lambda: (
-            None
-        )  # it is being killed, or does not die of it: the peer may wait for that
+        # it is being killed, or does not die of it: the peer may wait for that
+        self.on_kill: Callable[[], None] = lambda: None
         self.keys = _KEYS  # source, name, mode: copies that PostgreSQL may read
         self.is_promoting = False
         self.wal_avoids = ""  # the link that the stream should not take
