@@ -9,10 +9,10 @@ import pytest
 
 from futago.cluster.facts import Board
 from futago.cluster.model import At, Config, Link, MemberName, Peer
-from futago.cluster.observers import UNHEARD, Network
+from futago.cluster.observers import Network
 from futago.runtime.clock import S, now_at
 
-AGO = 2 * UNHEARD
+AGO = 100 * S  # longer than anybody has patience for
 
 
 @dataclass
@@ -45,7 +45,7 @@ def judged(
     )
     address: Any = Address(carrier)
     found: Any = None if jury is None else Jury(jury)
-    config = Config(me=MemberName("m1"), peer=MemberName("m2"), h=S // 5, k=10, bias=S, t_stall=2 * S)
+    config = Config(me=MemberName("m1"), peer=MemberName("m2"), h=3 * S, k=10, bias=S, t_stall=2 * S)
     board = Board(cfg=config, started_at=At(now_at()))
     network = Network(board, address=address, peer=lambda: Peer(links=links), jury=lambda: found)
     network._began_at -= age
