@@ -4,6 +4,11 @@ A million messages of 200 bytes (words of a vocabulary of 5,000, numbers, addres
 indexed as it indexes them, but for the newest segment. Then typical searches are made, each many times with other words:
 a word of every tenth message, a rare word, a number that is there once, one that is nowhere, a phrase, a host, the newest
 page, an hour of the past. The time is that of the whole answer of the search, pages of 100.
+
+The same texts are made events, whose closed ranges are indexed as the intake does it, and searched likewise.
+
+    intake.search_ms    kept messages
+    events.search_ms    events
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import asyncio
 import random
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,12 +29,13 @@ from intake import DURABLE  # noqa: E402
 from intake_receive import say  # noqa: E402
 
 import postgres_cluster  # noqa: E402
-from futago.intake import kept  # noqa: E402
+from futago.intake import event_text, kept  # noqa: E402
 from futago.intake.kept import Kept  # noqa: E402
 from futago.store import migrate  # noqa: E402
 from futago.store.commit import Connection, Store  # noqa: E402
-from futago.web import message_search  # noqa: E402
+from futago.web import event_search, message_search  # noqa: E402
 from futago.web.message_model import MessagePage, Messages  # noqa: E402
+from futago.web.model import EventPage, Order  # noqa: E402
 
 CHUNK = 10_000
 BEGAN = datetime(2026, 11, 22, tzinfo=UTC)
@@ -123,13 +130,67 @@ async def ask(store: Store, wanted: MessagePage) -> tuple[float, int]:
     return (time.monotonic() - began) * 1000, len(found.messages)
 
 
-async def measure(conninfo: str, count: int, repeats: int) -> None:
+async def fill_events(store: Store, corpus: Corpus) -> None:
+    """Make all messages events and index what is closed."""
+    began = time.monotonic()
+    for first in range(0, corpus.count, CHUNK):
+        some = corpus.some(first, min(CHUNK, corpus.count - first))
+
+        async def write(conn: Connection, some: list[Kept] = some) -> None:
+            columns = "occurred_utc, priority, source, monitor_name, host_name, message, epoch"
+            async with conn.cursor().copy(f"COPY event ({columns}) FROM STDIN") as copy:
+                for one in some:
+                    at = datetime.fromtimestamp(one.received_ns / 1e9, UTC)
+                    await copy.write_row((at, "info", "message", f"m{one.severity}", one.host, one.text, 1))
+
+        await store.commit(write, name="bench.events", deadline_s=120)
+    took_write, began, indexed = time.monotonic() - began, time.monotonic(), 0
+    while (full := await store.read(event_text.full_range, name="bench.full")) is not None:
+
+        async def close(conn: Connection, full: event_text.Range = full) -> None:
+            await event_text.close(conn, full)
+
+        await store.commit(close, name="bench.close", deadline_s=300)
+        indexed += event_text.SEGMENT_ROWS
+    took = time.monotonic() - began
+    say("events.index_us", took / max(indexed, 1) * 1e6, events=indexed, write_s=round(took_write, 1))
+
+
+async def ask_events(store: Store, asked: MessagePage) -> tuple[float, int]:
+    """Return how long one search in events took in milliseconds, and how many it found."""
+    page = EventPage(text=asked.text or None, host=asked.host, order=Order.DESCENDING, limit=asked.limit)
+
+    async def work(conn: Connection) -> int:
+        return len(await event_search.events(conn, page))
+
+    began = time.monotonic()
+    found = await store.read(work, name="bench.search", deadline_s=120)
+    return (time.monotonic() - began) * 1000, found
+
+
+async def measure(conninfo: str, count: int, repeats: int, what: list[str]) -> None:
     store = await Store.open(conninfo=conninfo, application_name="bench")
-    corpus = Corpus(count)
-    await fill(store, corpus)
+    if "messages" in what:
+        corpus = Corpus(count)
+        await fill(store, corpus)
+        await searched(store, corpus.searches(repeats), "intake.search_ms", ask, messages=count)
+    if "events" in what:
+        corpus = Corpus(count)
+        await fill_events(store, corpus)
+        searches = corpus.searches(repeats)
+        del searches["an_hour_of_the_past"]  # events are asked for by id
+        await searched(store, searches, "events.search_ms", ask_events, events=count)
+    await store.close()
+
+
+Ask = Callable[[Store, MessagePage], Awaitable[tuple[float, int]]]
+
+
+async def searched(store: Store, kinds: dict[str, list[MessagePage]], figure: str, ask: Ask, **more: int) -> None:
+    """Make all searches and say how long they took."""
     all_ms: list[float] = []
     by_kind: dict[str, dict[str, float]] = {}
-    for kind, searches in corpus.searches(repeats).items():
+    for kind, searches in kinds.items():
         took = sorted([await ask(store, wanted) for wanted in searches])
         times = [ms for ms, _ in took]
         found = sum(hits for _, hits in took) / len(took)
@@ -137,21 +198,21 @@ async def measure(conninfo: str, count: int, repeats: int) -> None:
         all_ms += times
     all_ms.sort()
     p99 = all_ms[int(len(all_ms) * 0.99)]
-    say("intake.search_ms", all_ms[len(all_ms) // 2], p99=round(p99, 1), messages=count, kinds=by_kind)
-    await store.close()
+    say(figure, all_ms[len(all_ms) // 2], p99=round(p99, 1), **more, kinds=by_kind)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--only", default="messages,events")
     args = parser.parse_args()
     postgres_cluster._SETTINGS |= DURABLE
     cluster = postgres_cluster.Cluster()
     try:
         cluster.create()
         migrate.upgrade(cluster.conninfo)
-        asyncio.run(measure(cluster.conninfo, args.messages, args.repeats))
+        asyncio.run(measure(cluster.conninfo, args.messages, args.repeats, args.only.split(",")))
     finally:
         cluster.destroy()
 

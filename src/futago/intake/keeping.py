@@ -1,4 +1,5 @@
-"""The care of kept messages, beside the intake: index what is closed, drop what is too old or too much.
+"""The care of kept messages, beside the intake: index what is closed, drop what is too old or too much; and the texts of
+events likewise.
 
 One step, one transaction; a step that fails is tried again at the next round. A member that becomes primary goes on with
 what the rows say.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from futago.intake import kept
+from futago.intake import event_text, kept
 from futago.intake.options import Messages, OptionsWatch
 from futago.runtime.clock import now_utc
 from futago.runtime.engine import EngineContext
@@ -33,13 +34,14 @@ class Keeper:
         self._store = context.store
         self._log = context.log
         self._options = options
+        self._full: event_text.Range | None = None  # events that become a segment when their writers have ended
 
     async def run(self) -> None:
         """One round after another."""
         while True:
             await asyncio.sleep(ROUND_S)
             try:
-                while await self.step(self._options.current.messages):
+                while await self.step(self._options.current.messages) or await self.step_events():
                     pass
             except WorldFault as e:
                 self._log.warning("intake.kept_put_off", error=str(e))
@@ -67,6 +69,21 @@ class Keeper:
             await self._commit(lambda conn: kept.index(conn, bare.segment), "intake.segment_indexed", INDEX_S)
             return True
         return False
+
+    async def step_events(self) -> bool:
+        """Index the texts of a range of events, or forget one; return whether there was one."""
+        if self._full is None:
+            gone = await self._store.read(event_text.emptied, name="intake.event_text")
+            if gone is not None:
+                await self._commit(lambda conn: event_text.drop(conn, gone), "intake.event_text_dropped", DROP_S)
+                return True
+            self._full = await self._store.read(event_text.full_range, name="intake.event_text")
+        full = self._full
+        if full is None or full.writers & await self._store.read(event_text.writers, name="intake.event_writers"):
+            return False
+        self._full = None
+        await self._commit(lambda conn: event_text.close(conn, full), "intake.event_text_indexed", INDEX_S)
+        return True
 
     async def _commit(self, work: kept.Step, name: str, deadline_s: float) -> None:
         await self._store.commit(work, name=name, deadline_s=deadline_s)

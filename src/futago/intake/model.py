@@ -26,6 +26,11 @@ def segment_table(segment: int) -> str:
     return f"message_{segment}"
 
 
+def event_text_table(segment: int) -> str:
+    """Return the name of a table with the texts of a closed range of events (event_text.py)."""
+    return f"event_text_{segment}"
+
+
 class Protocol(enum.IntEnum):
     """How a record came. The numbers are stored in journals: never reuse one."""
 

@@ -7,14 +7,13 @@ Each function works inside a read-only transaction that the caller has begun. Lo
 from __future__ import annotations
 
 from datetime import datetime
-from typing import LiteralString
 
 import msgspec
 from psycopg.rows import class_row
 
 from futago.store.commit import Connection
 from futago.web import job_model, model
-from futago.web.model import EventFilter, EventPage, Order, SamplePage
+from futago.web.model import SamplePage
 
 SESSIONS_MAX = 500
 
@@ -111,77 +110,7 @@ async def samples(conn: Connection, wanted: SamplePage) -> list[SampleRow]:
     return await cursor.fetchall()
 
 
-# --- events -----------------------------------------------------------------------------------------------------------
-
-
-def _where(wanted: EventFilter) -> LiteralString:
-    """Return the conditions, with named parameters; absent ones leave no trace, so that indexes are used."""
-    possible: tuple[tuple[object, LiteralString], ...] = (
-        (wanted.after, "event_id > %(after)s"),
-        (wanted.before, "event_id < %(before)s"),
-        (wanted.source, "source = %(source)s"),
-        (wanted.monitor, "monitor_name = %(monitor)s"),
-        (wanted.host, "host_name = %(host)s"),
-        (wanted.priority, "priority = %(priority)s"),
-        (wanted.text or None, "strpos(lower(message), lower(%(text)s)) > 0"),
-    )
-    conditions = [condition for value, condition in possible if value is not None]
-    return " AND ".join(conditions) if conditions else "true"
-
-
-class EventRow(msgspec.Struct, frozen=True):
-    """As model.Event; `detail` is JSON text that is passed on unread."""
-
-    event_id: int
-    occurred_utc: datetime
-    recorded_utc: datetime
-    priority: str
-    source: str
-    monitor_name: str | None
-    host_name: str | None
-    message: str
-    detail: msgspec.Raw | None
-    epoch: int
-
-
-_EVENTS: LiteralString = (
-    "SELECT event_id, occurred_utc, recorded_utc, priority, source, monitor_name, host_name, message, detail::text,"
-    " epoch FROM event WHERE "
-)
-_COUNT: LiteralString = "SELECT count(*) AS count, max(event_id) AS last_event_id FROM event WHERE "
-
-
-async def events(conn: Connection, wanted: EventPage) -> list[EventRow]:
-    """Return one page of events by id."""
-    direction: LiteralString = "ASC" if wanted.order is Order.ASCENDING else "DESC"
-    cursor = await conn.execute(
-        _EVENTS + _where(wanted) + " ORDER BY event_id " + direction + " LIMIT %(limit)s",
-        wanted.model_dump(mode="json"),
-    )
-    return [
-        EventRow(
-            event_id=row[0],
-            occurred_utc=row[1],
-            recorded_utc=row[2],
-            priority=row[3],
-            source=row[4],
-            monitor_name=row[5],
-            host_name=row[6],
-            message=row[7],
-            detail=msgspec.Raw(row[8]) if row[8] else None,
-            epoch=row[9],
-        )
-        for row in await cursor.fetchall()
-    ]
-
-
-async def event_count(conn: Connection, wanted: EventFilter) -> model.EventCount:
-    """Return how many events there are of that kind."""
-    cursor = conn.cursor(row_factory=class_row(model.EventCount))
-    await cursor.execute(_COUNT + _where(wanted), wanted.model_dump(mode="json"))
-    found = await cursor.fetchone()
-    assert found is not None
-    return found
+# --- what the intake works with --------------------------------------------------------------------------------------
 
 
 async def rules_at_work(conn: Connection) -> model.RulesAtWork:

@@ -21,7 +21,7 @@ from futago.access.model import Principal
 from futago.runtime.clock import now_utc
 from futago.runtime.faults import Refused
 from futago.store.commit import Connection
-from futago.web import queries
+from futago.web import event_search
 from futago.web.allow import SCHEMES, Poster, Reader
 from futago.web.faults import HttpFault, conflict
 from futago.web.model import EventCount, EventFilter, EventPage, Events, NewEvent, PostedEvent
@@ -41,8 +41,8 @@ async def events(rooms: InRooms, who: Reader, wanted: Annotated[EventPage, Query
     that follows reads a little of what it knows again.
     """
 
-    async def work(conn: Connection) -> list[queries.EventRow]:
-        return await queries.events(conn, wanted)
+    async def work(conn: Connection) -> list[event_search.EventRow]:
+        return await event_search.events(conn, wanted)
 
     found = await rooms.serving.require().store.read(work, name="web.events")
     following = found[-1].event_id if len(found) == wanted.limit else None
@@ -54,7 +54,7 @@ async def count(rooms: InRooms, who: Reader, wanted: Annotated[EventFilter, Quer
     """Return how many events there are of that kind."""
 
     async def work(conn: Connection) -> EventCount:
-        return await queries.event_count(conn, wanted)
+        return await event_search.event_count(conn, wanted)
 
     return await rooms.serving.require().store.read(work, name="web.event_count")
 

@@ -18,7 +18,7 @@ from futago.cluster.explain import Failure
 from futago.runtime.clock import now_utc
 from futago.runtime.faults import OperatorFault
 from futago.store.commit import Connection
-from futago.web import queries
+from futago.web import event_search, queries
 from futago.web.allow import PairOperator, Reader
 from futago.web.controller_link import Operation
 from futago.web.faults import ControllerSilent, not_found
@@ -210,14 +210,14 @@ class Rows:
     """What the database has for the overview, of one instant."""
 
     hosts: list[Host]
-    events: list[queries.EventRow]
+    events: list[event_search.EventRow]
     runs: list[Strip]
 
 
 async def _rows(rooms: Rooms, who: Principal) -> Rows:
     async def work(conn: Connection) -> Rows:
         sessions = await queries.sessions(conn, owners=who.only_owners, limit=SESSIONS_SHOWN)
-        return Rows(await queries.hosts(conn), await queries.events(conn, LATEST), [strip(s) for s in sessions])
+        return Rows(await queries.hosts(conn), await event_search.events(conn, LATEST), [strip(s) for s in sessions])
 
     return await rooms.serving.require().store.read(work, name="web.overview", deadline_s=5)
 
@@ -254,8 +254,8 @@ async def events_part(
     }
     wanted = LATEST.model_copy(update=chosen)
 
-    async def work(conn: Connection) -> list[queries.EventRow]:
-        return await queries.events(conn, wanted)
+    async def work(conn: Connection) -> list[event_search.EventRow]:
+        return await event_search.events(conn, wanted)
 
     events = await rooms.serving.require().store.read(work, name="web.events", deadline_s=5)
     return render(request, "parts/events.html", events=events)
