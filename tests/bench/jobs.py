@@ -167,7 +167,7 @@ def resume(lab: Lab, api: Api, a: argparse.Namespace) -> dict[str, Any]:
 
 def switch(lab: Lab, api: Api, a: argparse.Namespace) -> dict[str, Any]:
     kinds = a.kinds.split(",")
-    return {"figure": "jobs.switch", **jobs_switch.switches(lab, api, count=a.switches, kinds=kinds)}
+    return {"figure": "jobs.switch", **jobs_switch.switches(lab, api, count=a.switches, kinds=kinds, within_s=a.within)}
 
 
 def agents(lab: Lab, api: Api, a: argparse.Namespace) -> dict[str, Any]:
@@ -195,6 +195,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--running", type=int, default=1_000, help="of the open runs, with a process on a host")
     parser.add_argument("--resumes", type=int, default=3, help="switchovers with the open runs")
     parser.add_argument("--switches", type=int, default=30)
+    parser.add_argument("--within", type=float, default=1800, help="seconds; no switch begins later")
     parser.add_argument("--kinds", default=",".join(jobs_switch.KINDS))
     parser.add_argument("--hits", type=int, default=20, help="agents killed and hosts cut from their power")
     parser.add_argument("--seed", type=int, default=5)
@@ -216,7 +217,8 @@ def main() -> int:
         for name in a.only.split(","):
             figure = FIGURES[name](lab, api, a)
             print(json.dumps({**figure, **machine()}), flush=True)
-            bad += sum(figure.get(k, 0) for k in ("twice", "lost", "wrong", "unexplained")) + ("ended_by" in figure)
+            bad += sum(figure.get(k, 0) for k in ("twice", "lost", "wrong", "unexplained"))
+            bad += len(figure.get("failed", []))
     finally:
         if not a.lab:
             lab.down(say=say, keep_logs=True)

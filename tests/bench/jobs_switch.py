@@ -15,7 +15,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,12 @@ LOAD_PERIOD_S = 1.0
 LOAD_JOBS = 50  # a second
 CODES = 20
 DRAIN_S = 240.0
+PROTECTED_WITHIN_S = 120.0  # between one switch and the next
+MENDED_WITHIN_S = 180.0  # after a round that failed, with everything healed
+ASKED_AT_ONCE = 25
+OPEN_WIDTH = 100  # jobs of one session of the open runs
+TICKS = 4000
+STARTED_WITHIN_S = 60.0
 
 
 def power_cut(lab: Lab) -> int:
@@ -124,8 +130,10 @@ def compare(api: Api, lab: Lab, sessions: list[int], *, cut_hosts: set[str]) -> 
     """Hold what the pair says of these runs against what the hosts noted."""
     starts = Counter(n.run_id for n in noted(lab))
     verdict, known = Verdict(), set[str]()
-    for session_id in sessions:
-        found = api.ask(f"/runs/{session_id}")
+    for session_id, found in _told(api, sessions):
+        if found is None:
+            verdict.note("lost", f"run {session_id} was acknowledged and is not there")
+            continue
         if found["state"] in OPEN:
             verdict.note("lost", f"run {session_id} has not ended: {found['job_states']}")
         for job in found["jobs"]:
@@ -134,6 +142,17 @@ def compare(api: Api, lab: Lab, sessions: list[int], *, cut_hosts: set[str]) -> 
     for run_id in starts.keys() - known:
         verdict.note("lost", f"{run_id} was started and no run of the load has this id")
     return verdict
+
+
+def _told(api: Api, sessions: list[int]) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Yield each session with what the pair says of it; some at once, since each question costs a program."""
+    for chunk in batched(sessions, ASKED_AT_ONCE):
+        yield from zip(chunk, api.ask_each([f"/runs/{n}" for n in chunk], deadline_s=30), strict=True)
+        say(f"  compared up to run {chunk[-1]} of {sessions[-1]}")
+
+
+def batched(values: list[int], size: int) -> Iterator[list[int]]:
+    return (values[i : i + size] for i in range(0, len(values), size))
 
 
 def _judge(verdict: Verdict, session_id: int, job: dict[str, Any], count: int, cut_hosts: set[str]) -> None:
@@ -154,29 +173,53 @@ def _judge(verdict: Verdict, session_id: int, job: dict[str, Any], count: int, c
         verdict.note("lost", f"{where}: was started")
 
 
-def switches(lab: Lab, api: Api, *, count: int, kinds: list[str]) -> dict[str, Any]:
-    """Switch `count` times under the load; return the figure."""
-    return _under_load(lab, api, lambda: _switch_all(lab, count, kinds), name="switch", cut_hosts=set())
+def switches(lab: Lab, api: Api, *, count: int, kinds: list[str], within_s: float) -> dict[str, Any]:
+    """Switch `count` times under the load, as many as begin within so many seconds; return the figure."""
+    return _under_load(lab, api, lambda: _switch_all(lab, count, kinds, within_s), name="switch", cut_hosts=set())
 
 
-def _switch_all(lab: Lab, count: int, kinds: list[str]) -> dict[str, Any]:
-    """Switch; a pair that does not find back ends the round, and what became of the runs until then is still reckoned."""
+def _switch_all(lab: Lab, count: int, kinds: list[str], within_s: float) -> dict[str, Any]:
+    """Make the rounds. One that fails is told in the figure and healed: what became of the runs counts all the more."""
     lift_limit(lab)
-    began, done = time.monotonic(), 0
+    begun, epoch = time.monotonic(), _epoch(lab)
+    done: Counter[str] = Counter()
+    failed: list[str] = []
+    for i in range(count):
+        if (passed := time.monotonic() - begun) > within_s:
+            failed.append(f"{count - i} rounds were not begun within {within_s:g} s")
+            break
+        kind = kinds[i % len(kinds)]
+        try:
+            _switch_once(lab, kind)
+            done[kind] += 1
+        except (FutagoFault, AssertionError, OSError) as e:
+            failed.append(f"round {i + 1}, {kind}: {e}"[:500])
+            say(f"  {failed[-1]}")
+            _heal(lab)
+        say(f"  switch {i + 1}/{count}: {kind}, begun after {passed:.0f} s")
+    _heal(lab)
+    return {"rounds": done.total(), "kinds": dict(done), "epochs": _epoch(lab) - epoch, "failed": failed}
+
+
+def _epoch(lab: Lab) -> int:
+    return int((lab.pair_status() or {}).get("epoch", 0))
+
+
+def _switch_once(lab: Lab, kind: str) -> None:
+    """One round of a bounded time."""
+    wait_protected(lab, deadline_s=PROTECTED_WITHIN_S)
+    time.sleep(1)
+    KINDS[kind](lab)
+    time.sleep(2)
+
+
+def _heal(lab: Lab) -> None:
+    """End what faults there are and wait for the pair to be whole; say so if it is not."""
     try:
-        for i in range(count):
-            kind = kinds[i % len(kinds)]
-            wait_protected(lab, deadline_s=180)
-            time.sleep(1)
-            KINDS[kind](lab)
-            done += 1
-            say(f"  switch {done}/{count}: {kind} ({time.monotonic() - began:.1f} s)")
-            time.sleep(2)
-        wait_protected(lab, deadline_s=180)
-    except (FutagoFault, AssertionError) as e:
-        say(f"  ended after {done} of {count}: {e}")
-        return {"switches": done, "kinds": kinds, "ended_by": str(e)}
-    return {"switches": done, "kinds": kinds}
+        lab.heal()
+        wait_protected(lab, deadline_s=MENDED_WITHIN_S)
+    except (FutagoFault, OSError) as e:
+        say(f"  not healed: {e}")
 
 
 def agents(lab: Lab, api: Api, *, rounds: int, seed: int) -> dict[str, Any]:
@@ -236,6 +279,7 @@ def _drain(api: Api, sessions: list[int]) -> None:
         ended = {s["session_id"] for s in stand if s["state"] not in OPEN}
         time.sleep(0 if left & ended else 0.5)
         left -= ended
+    say(f"  {len(left)} of {len(sessions)} runs of the load have not ended")
 
 
 def resume(lab: Lab, api: Api, *, open_runs: int, running: int, rounds: int) -> dict[str, Any]:
@@ -246,58 +290,86 @@ def resume(lab: Lab, api: Api, *, open_runs: int, running: int, rounds: int) -> 
         running: of them, with a process on a host; the rest waits for those.
         rounds: how many switchovers.
     """
-    width = 100
-    sessions_wanted = max(1, open_runs // width)
-    per_net = max(1, running // sessions_wanted)
-    jobs: list[Job] = [
-        {"name": f"r{n}", "host": HOSTS[n % 4], "command": "exec sleep 3000"} for n in range(per_net)
-    ] + [
-        {"name": f"w{n}", "host": HOSTS[n % 4], "command": "true", "after": [f"r{n % per_net}"]}
-        for n in range(width - per_net)
-    ]
-    ticks: list[Job] = [
-        {
-            "name": f"t{n}",
-            "host": HOSTS[n % 4],
-            "command": counted("sleep 0.05"),
-            **({"after": [f"t{n - 4}"]} if n >= 4 else {}),
-        }
-        for n in range(4000)
-    ]
-    define(lab, net("bench-open", jobs), net("bench-ticks", ticks))
-    opened = [start(api, "bench-open") for _ in range(sessions_wanted)]
-    forget_starts(lab)
-    ticking = start(api, "bench-ticks")
-    for session_id in opened:
-        wait_running(api, session_id, per_net)
+    count = max(1, open_runs // OPEN_WIDTH)
+    per_net = max(1, running // count)
+    define(lab, net("bench-open", _open_jobs(per_net)), net("bench-ticks", _ticks()))
+    opened = [start(api, "bench-open") for _ in range(count)]
+    say(f"  {count} sessions asked for")
     figures: list[float] = []
-    for i in range(rounds):
-        wait_protected(lab, deadline_s=180)
-        time.sleep(3)
-        figures.append(_resumed(lab, i))
-    for session_id in (*opened, ticking):
-        api.ask(f"/runs/{session_id}/operations", post={"operation": "stop"})
+    try:
+        for n, session_id in enumerate(opened):
+            wait_running(api, session_id, per_net)
+            if n % 10 == 9:
+                say(f"  {(n + 1) * per_net} runs have a process")
+        for i in range(rounds):
+            wait_protected(lab, deadline_s=PROTECTED_WITHIN_S)
+            figures.append(_resumed(lab, api, i))
+    finally:
+        for session_id in opened:
+            api.ask(f"/runs/{session_id}/operations", post={"operation": "stop"}, deadline_s=60)
+        _drain(api, opened)
     return {
-        "open_runs": sessions_wanted * width, "running": sessions_wanted * per_net, "s": [round(f, 3) for f in figures],
+        "open_runs": count * OPEN_WIDTH, "running": count * per_net, "s": [round(f, 3) for f in figures],
         "p50": round(sorted(figures)[len(figures) // 2], 3), "max": round(max(figures), 3),
     }  # fmt: skip
 
 
-def _resumed(lab: Lab, i: int) -> float:
-    """Hand over once; return the seconds from the new primary's gate to the first job that started after it."""
-    epoch = (lab.pair_status() or {}).get("epoch", 0)
+def _open_jobs(per_net: int) -> list[Job]:
+    runs: list[Job] = [{"name": f"r{n}", "host": HOSTS[n % 4], "command": "exec sleep 3000"} for n in range(per_net)]
+    return runs + [
+        {"name": f"w{n}", "host": HOSTS[n % 4], "command": "true", "after": [f"r{n % per_net}"]}
+        for n in range(OPEN_WIDTH - per_net)
+    ]
+
+
+def _ticks() -> list[Job]:
+    """Return one chain of counted jobs for each host."""
+    ticks: list[Job] = []
+    for n in range(TICKS):
+        job: Job = {"name": f"t{n}", "host": HOSTS[n % 4], "command": counted("sleep 0.05")}
+        if n >= len(HOSTS):
+            job["after"] = [f"t{n - len(HOSTS)}"]
+        ticks.append(job)
+    return ticks
+
+
+def _resumed(lab: Lab, api: Api, i: int) -> float:
+    """Hand over once, with chains of short jobs under way; return the seconds from the new primary's gate to the first
+    job that started after it. The chains are begun for each round: those of one would have ended before the next.
+    """
+    forget_starts(lab)
+    ticking = start(api, "bench-ticks")
+    _first_start(lab, after=0)
+    epoch = _epoch(lab)
     switchover(lab)
-    end = time.monotonic() + 60
+    gate, steps = _gate(lab, epoch)
+    first = _first_start(lab, after=gate)
+    say(f"  resume {i + 1}: {steps}, first start {(first - gate) / 1e9:.3f} s after the gate")
+    api.ask(f"/runs/{ticking}/operations", post={"operation": "stop"}, deadline_s=60)
+    _drain(api, [ticking])
+    return (first - gate) / 1e9
+
+
+def _gate(lab: Lab, epoch: int) -> tuple[float, dict[str, float]]:
+    """Wait for the switch to an epoch after this one; return the wall time of its gate in nanoseconds, and its steps."""
+    end = time.monotonic() + STARTED_WITHIN_S
     while True:
         switch = (lab.pair_status() or {}).get("last_switch") or {}
         steps = {step["name"]: step["ms"] for step in switch.get("steps", [])}
         if switch.get("epoch", 0) > epoch and "gate" in steps:
-            break
+            return (seconds(switch["utc"]) + (steps["gate"] - steps["won"]) / 1e3) * 1e9, steps  # `utc`: of `won`
         if time.monotonic() > end:
             raise AssertionError(f"no gate opened: {switch}")
         time.sleep(0.2)
-    gate = (seconds(switch["utc"]) + (steps["gate"] - steps["won"]) / 1e3) * 1e9  # `utc` is the instant of `won`
-    time.sleep(3)
-    first = next((n.at for n in noted(lab) if n.at > gate), None)
-    say(f"  resume {i + 1}: {steps}, first start {'never' if first is None else (first - gate) / 1e9}")
-    return float("inf") if first is None else (first - gate) / 1e9
+
+
+def _first_start(lab: Lab, *, after: float) -> int:
+    """Wait for a start after this wall time, nanoseconds; return its own."""
+    end = time.monotonic() + STARTED_WITHIN_S
+    while True:
+        first = next((n.at for n in noted(lab) if n.at > after), None)
+        if first is not None:
+            return first
+        if time.monotonic() > end:
+            raise AssertionError(f"no job started within {STARTED_WITHIN_S:g} s of the gate")
+        time.sleep(0.5)

@@ -3,6 +3,7 @@
 Standard library only. Settings come as one JSON object in argv[1]: host, token, ca (file), path, rows (the key of the
 list in each answer; empty: print the answer itself), next (the answer's key that continues the list; null ends it),
 parameter (the query parameter that takes it), start (its first value, or null), post (body for a POST, or null), deadline_s.
+With paths (a list) instead of path each of them is asked, with the deadline for each, and what does not exist (404) is null.
 A 503 or a broken connection is tried again until the deadline: a switch may be under way.
 """
 
@@ -29,6 +30,8 @@ def ask(settings, path):
             c.close()
             if answer.status < 300:
                 return json.loads(text)
+            if answer.status == 404 and "paths" in settings:
+                return None
             said = f"{answer.status} {text[:500]!r}"
             if answer.status < 500:
                 break
@@ -40,6 +43,10 @@ def ask(settings, path):
 
 def main():
     settings = json.loads(sys.argv[1])
+    if "paths" in settings:
+        for path in settings["paths"]:
+            print(json.dumps(ask(settings, path)))
+        return
     path = settings["path"]
     following = settings["start"]
     while True:
