@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -351,10 +352,15 @@ def _resumed(lab: Lab, api: Api, i: int) -> float:
 
 
 def _gate(lab: Lab, epoch: int) -> tuple[float, dict[str, float]]:
-    """Wait for the switch to an epoch after this one; return the wall time of its gate in nanoseconds, and its steps."""
+    """Wait for the switch to an epoch after this one; return the wall time of its gate in nanoseconds, and its steps. Only
+    the member that took over knows those; the other one, if asked, has the same epoch and no steps.
+    """
     end = time.monotonic() + STARTED_WITHIN_S
+    switch: dict[str, Any] = {}
     while True:
-        switch = (lab.pair_status() or {}).get("last_switch") or {}
+        with suppress(FutagoFault):  # it is busy: asked again below
+            told = primary(lab).ask_controller({"op": "status"}, deadline_s=5).get("status") or {}
+            switch = told.get("last_switch") or {}
         steps = {step["name"]: step["ms"] for step in switch.get("steps", [])}
         if switch.get("epoch", 0) > epoch and "gate" in steps:
             return (seconds(switch["utc"]) + (steps["gate"] - steps["won"]) / 1e3) * 1e9, steps  # `utc`: of `won`

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from test_web_triggers import ask
 
 from futago.runtime.clock import now_utc
 from futago.web import render
@@ -19,7 +20,7 @@ TEMPLATES = Path(render.__file__).parent / "templates"
 
 
 async def _page(client: httpx.AsyncClient, path: str = "/", language: str = "en") -> str:
-    answer = await client.get(path, headers={"Accept-Language": language})
+    answer = await ask(client, "GET", path, headers={"Accept-Language": language})
     assert answer.status_code == 200, answer.text
     return answer.text
 

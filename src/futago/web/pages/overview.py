@@ -21,7 +21,7 @@ from futago.store.commit import Connection
 from futago.web import event_search, queries
 from futago.web.allow import PairOperator, Reader
 from futago.web.controller_link import Operation
-from futago.web.faults import ControllerSilent, not_found
+from futago.web.faults import ControllerSilent
 from futago.web.identity import COOKIE
 from futago.web.job_model import Session
 from futago.web.model import (
@@ -37,7 +37,6 @@ from futago.web.model import (
     Priority,
     Source,
 )
-from futago.web.owners import check_run
 from futago.web.render import render
 from futago.web.rooms import InRooms, Rooms
 
@@ -270,20 +269,6 @@ async def runs_part(request: Request, rooms: InRooms, who: Reader) -> Response:
 
     found = await rooms.serving.require().store.read(work, name="web.sessions", deadline_s=5)
     return render(request, "parts/runs.html", runs=[strip(s) for s in found])
-
-
-@router.get("/parts/runs/{session_id}")
-async def run_part(request: Request, rooms: InRooms, who: Reader, session_id: int) -> Response:
-    """One run with its jobs."""
-
-    async def work(conn: Connection) -> object:
-        await check_run(conn, who, session_id)
-        return await queries.session_detail(conn, session_id)
-
-    found = await rooms.serving.require().store.read(work, name="web.session", deadline_s=5)
-    if found is None:
-        raise not_found(f"There is no run {session_id}.")
-    return render(request, "parts/run.html", run=found)
 
 
 @router.post("/parts/pair/{operation}")

@@ -156,6 +156,7 @@ function ask(part) {
   setTimeout(() => {
     part.dataset.due = "no";
     if (part.querySelector("dialog[open]")) return; // someone is deciding
+    if (part.closest("dialog:not([open]), [hidden]")) return; // nobody sees it; it is asked for when it is opened
     asked.set(part, Date.now());
     window.htmx.trigger(part, "refresh");
   }, Math.max(0, GENTLE_MS - since));
@@ -217,6 +218,21 @@ document.addEventListener("click", (event) => {
   if (button.dataset.opens) document.getElementById(button.dataset.opens).showModal();
   if ("closes" in button.dataset) button.closest("dialog").close();
   if (button.dataset.copies) copy(button);
+  if (button.dataset.unfolds) fold(button);
+});
+
+// A net in a run: what lies in it is asked for when it is opened, and outlives the reload of what lies around it.
+function fold(button) {
+  const inner = document.getElementById(button.dataset.unfolds);
+  inner.hidden = !inner.hidden;
+  button.setAttribute("aria-expanded", String(!inner.hidden));
+  if (!inner.hidden) for (const level of inner.querySelectorAll(".level")) if (!level.parentElement.closest("[hidden]")) ask(level);
+}
+
+document.addEventListener("htmx:afterSwap", (event) => {
+  for (const button of event.target.querySelectorAll("[data-unfolds]")) {
+    button.setAttribute("aria-expanded", String(!document.getElementById(button.dataset.unfolds).hidden));
+  }
 });
 
 async function copy(button) {
