@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Coroutine
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -25,8 +24,9 @@ from futago.intake.listen import Addresses, Counters, UdpPort, tcp_socket
 from futago.intake.local import LINE_BYTES_MAX, LocalDoor
 from futago.intake.model import NO_SOURCE, Mark, Protocol, Record
 from futago.intake.notices import Notice, Notices
-from futago.intake.options import OPTIONS, OptionsWatch
+from futago.intake.options import OptionsWatch
 from futago.intake.own import OwnJournal
+from futago.intake.receiver_config import ReceiverConfig, config_of, follow_settings
 from futago.intake.relp_server import RelpConnection, RelpDesk
 from futago.intake.servers import OptionServers
 from futago.intake.snmp_port import InformDesk, SnmpPort
@@ -40,7 +40,6 @@ from futago.runtime import service
 from futago.runtime.faults import OperatorFault
 from futago.runtime.log import Log
 from futago.runtime.role import RoleKind, RoleWatch
-from futago.setup import paths
 from futago.setup import settings as settings_file
 
 TURN_S = 0.1
@@ -52,36 +51,6 @@ INFORMS_TAIL_BYTES = 16 << 20  # of the own journal is read at the start, for IN
 JOURNAL_BYTES_MAX = 16 << 30  # both journals together
 NICE = -15
 EXIT_SETTINGS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Where devices send to."""
-
-    syslog_udp: int = 514
-    syslog_tcp: int = 514
-    snmp_udp: int = 162
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiverConfig:
-    """Everything a receiver needs to know; tests make their own."""
-
-    me: str
-    pair_id: str
-    peer: Peer | None
-    own_root: Path = paths.JOURNAL_OWN
-    copy_root: Path = paths.JOURNAL_PEER
-    socket: Path = paths.RECEIVER_SOCKET
-    controller: Path = paths.CONTROLLER_SOCKET
-    ports: Ports = field(default_factory=Ports)
-    hosts: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104  devices send from everywhere
-    journal_host: str = "0.0.0.0"  # noqa: S104  mutual TLS guards the port
-    journal_port: int = paths.PORT_JOURNAL
-    cert: Path = paths.OWN_CERT
-    key: Path = paths.OWN_KEY
-    ca: Path = paths.CA_CERT
-    options: Path = OPTIONS
 
 
 class Receiver:
@@ -497,36 +466,6 @@ class Receiver:
         self._config.socket.unlink(missing_ok=True)
 
 
-def config_of(settings: settings_file.Settings) -> ReceiverConfig:
-    """Return what the settings file says to a receiver."""
-    other = settings.peer
-    peer = Peer(other.name, (other.heartbeat, other.service), paths.PORT_JOURNAL) if other else None
-    return ReceiverConfig(me=settings.me, pair_id=settings.pair.id, peer=peer)
-
-
-async def _follow_settings(receiver: Receiver, log: Log) -> None:
-    """Learn of a peer that joined, or of its new addresses, without a restart."""
-    changed = _changed_at()
-    while True:
-        await asyncio.sleep(1)
-        now = _changed_at()
-        if now == changed:
-            continue
-        changed = now
-        try:
-            receiver.set_peer(config_of(settings_file.load()).peer)
-            log.event("receiver.settings_read")
-        except OperatorFault as e:
-            log.warning("receiver.settings_refused", error=str(e))
-
-
-def _changed_at() -> int:
-    try:
-        return paths.SETTINGS.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
 async def _main(stop: asyncio.Event) -> int:
     log = Log(program="receiver")
     try:
@@ -534,7 +473,7 @@ async def _main(stop: asyncio.Event) -> int:
         log = log.bind(member=config.me)
         receiver = Receiver(config, log=log)
         async with asyncio.TaskGroup() as group:
-            follow = group.create_task(_follow_settings(receiver, log))
+            follow = group.create_task(follow_settings(receiver.set_peer, log))
             await receiver.run(stop)
             follow.cancel()
     except OperatorFault as e:

@@ -7,7 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from futago.intake.receiver import Ports, Receiver, ReceiverConfig
+from futago.intake.receiver import Receiver
+from futago.intake.receiver_config import Ports, ReceiverConfig
 from futago.intake.sync import Peer
 from futago.runtime import service
 from futago.runtime.log import Log
