@@ -97,8 +97,7 @@ def run(rate: int, seconds: float, tmp: Path, conninfo: str) -> None:
         steady(rate, seconds, one, two, program, conninfo)
         backlog(rate, one, two, program, conninfo)
     finally:
-        program.terminate()
-        program.wait()
+        stopped(program)
         one.stop()
         two.stop()
 
@@ -125,10 +124,23 @@ def steady(
         )
 
 
-def begun(conninfo: str) -> None:
+def stopped(program: subprocess.Popen[bytes]) -> None:
+    """End a program that was started: ask, wait, kill."""
+    program.terminate()
+    try:
+        program.wait(30)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        program.wait()
+
+
+def begun(conninfo: str, *, limit_s: float = 120) -> None:
     """Wait until the engine follows both journals."""
+    until = time.monotonic() + limit_s
     with psycopg.connect(conninfo, autocommit=True) as conn:
         while conn.execute("SELECT count(*) FROM intake_position").fetchone() != (2,):
+            if time.monotonic() > until:
+                raise AssertionError(f"the engine does not follow both journals within {limit_s:g} s")
             time.sleep(0.1)
 
 

@@ -29,13 +29,14 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "unit/intake")]
 
-from intake_receive import CATCH_UP_S_MAX, say  # noqa: E402
+from intake_receive import CATCH_UP_S_MAX, SENDING_S, say  # noqa: E402
 from receivers import free_port  # noqa: E402
 
 from futago.intake import ber  # noqa: E402
 
 TRAP = "1.3.6.1.6.3.1.1.5.3"
 QUIET_S = 3.0  # without a new line: what is missing by then is lost
+ARRIVAL_S = 60.0  # in all
 ENTRIES = {
     "memory": 'queue.type="LinkedList" queue.size="500000" queue.dequeueBatchSize="2000"',
     "disk": 'queue.type="Disk" queue.filename="q" queue.checkpointInterval="1" queue.syncQueueFiles="on"'
@@ -185,10 +186,16 @@ def tried(peer: Peer, rate: int, seconds: float) -> tuple[bool, float, dict[str,
                 took = time.monotonic() - began
             else:
                 sender = [sys.executable, str(HERE / "intake_senders.py"), peer.kind, f"127.0.0.1:{port}"]
-                said = subprocess.run([*sender, str(rate), str(seconds)], check=True, capture_output=True, text=True)
+                said = subprocess.run(
+                    [*sender, str(rate), str(seconds)],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                    timeout=10 * seconds + SENDING_S,
+                )
                 sent, took = int(said.stdout.split()[0]), float(said.stdout.split()[1])
             ended, seen, at = time.monotonic(), -1, time.monotonic()
-            while seen < sent and time.monotonic() < at + QUIET_S:
+            while seen < sent and time.monotonic() < min(at + QUIET_S, ended + ARRIVAL_S):
                 found = counted(out, mark)
                 if found != seen:
                     seen, at = found, time.monotonic()
@@ -234,7 +241,10 @@ def main() -> None:
             continue
         best, failed = 0.0, dict[str, object]()
         for rate in peer.rates:
-            is_good, per_s, how = tried(peer, rate, args.seconds)
+            try:
+                is_good, per_s, how = tried(peer, rate, args.seconds)
+            except (OSError, subprocess.SubprocessError) as e:
+                is_good, per_s, how = False, 0.0, {"rate": rate, "why": f"{type(e).__name__}: {e}"[:300]}
             if not is_good:
                 failed = how
                 break

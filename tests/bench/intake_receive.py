@@ -25,6 +25,8 @@ from futago.intake.reader import JournalReader  # noqa: E402
 
 TICKS = os.sysconf("SC_CLK_TCK")
 CATCH_UP_S_MAX = 1.0
+START_S = 60.0
+SENDING_S = 60.0  # beyond ten times of what it is to take: the rate is too high
 
 
 def say(figure: str, value: float, **more: object) -> None:
@@ -54,10 +56,14 @@ class Trial:
         self.one.write_options(f"[syslog_tls]\nport = {self.tls}\n")
 
     def __enter__(self) -> Trial:
-        for each in (self.one, self.two):
-            each.start()
-        for each in (self.one, self.two):
-            each.wait(lambda status: status["complete"], limit_s=30)
+        try:
+            for each in (self.one, self.two):
+                each.start()
+            for each in (self.one, self.two):
+                each.wait(lambda status: status["complete"], limit_s=START_S)
+        except BaseException:  # then __exit__ is not called
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *why: object) -> None:
@@ -69,7 +75,9 @@ class Trial:
         port = {"udp": self.one.syslog_udp, "tcp": self.one.syslog_tcp, "tls": self.tls}[kind]
         program = [sys.executable, str(HERE / "intake_senders.py"), kind, f"127.0.0.1:{port}", str(rate), str(seconds)]
         before = [cpu_s(each.process.pid) for each in (self.one, self.two) if each.process]
-        out = subprocess.run(program, check=True, capture_output=True, text=True).stdout.split()
+        out = subprocess.run(
+            program, check=True, capture_output=True, text=True, timeout=10 * seconds + SENDING_S
+        ).stdout.split()
         sent, took = int(out[0]), float(out[1])
         ended = time.monotonic()
         late = settled(self.one) - ended
@@ -101,10 +109,13 @@ def settled(receiver: ReceiverProcess) -> float:
 
 
 def tried(kind: str, rate: int, seconds: float, pki: Path) -> tuple[bool, dict[str, object]]:
-    """Try one rate; return whether all went well."""
+    """Try one rate; return whether all went well. What does not come to its end in time did not."""
     with tempfile.TemporaryDirectory() as tmp:
-        with Trial(Path(tmp), pki) as trial:
-            found = trial.run(kind, rate, seconds)
+        try:
+            with Trial(Path(tmp), pki) as trial:
+                found = trial.run(kind, rate, seconds)
+        except (AssertionError, OSError, subprocess.SubprocessError) as e:
+            return False, {"why": f"{type(e).__name__}: {e}"[:300]}
         own, copy = counted(trial.one.root / "own"), counted(trial.two.root / "peer")
         found |= {"own": own, "copy": copy}
     is_good = own == copy == found["sent"] and not found["drops"] and float(str(found["late_s"])) <= CATCH_UP_S_MAX

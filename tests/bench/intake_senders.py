@@ -44,6 +44,9 @@ class Messages:
         return made
 
 
+SILENCE_S = 60.0  # without a byte taken or an answer: the other side is gone
+
+
 def paced(rate: int, seconds: float, send: Callable[[list[bytes]], object], messages: Messages) -> tuple[int, float]:
     """Send evenly; return how many, and how long it took."""
     began, sent = time.monotonic(), 0
@@ -69,10 +72,10 @@ def udp(where: tuple[str, int]) -> Callable[[list[bytes]], object]:
 
 
 class Stream:
-    """Sends counted frames; `close` waits until the other side has read everything."""
+    """Sends counted frames; `close` waits until the other side has read everything. Nothing waits longer than SILENCE_S."""
 
     def __init__(self, where: tuple[str, int], *, is_tls: bool) -> None:
-        self._sock = socket.create_connection(where)
+        self._sock = socket.create_connection(where, timeout=SILENCE_S)
         if is_tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the receiver is the one measured
