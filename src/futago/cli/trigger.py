@@ -53,7 +53,8 @@ def draw_secret(
     """Draw a new secret for the requests of a trigger, and print it, this once.
 
     The secret before is worth nothing from now on. Whoever has the new one can start this trigger's net, and nothing
-    else: send it as `Authorization: Bearer SECRET` with POST to the path that is shown.
+    else: send it as `Authorization: Bearer SECRET` with POST to the path that is shown, or sign with it, if the trigger
+    wants signed requests (docs/reference/triggers.md).
     """
     drawn = Remote(way(servers, token_file, ca)).post(f"/triggers/{quote(name, safe='')}/secret", TriggerSecret)
     if as_json:

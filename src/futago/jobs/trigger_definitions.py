@@ -34,9 +34,12 @@ class OnEvent(Part):
 
 
 class OnRequest(Part):
-    """Requests with the trigger's secret. `key`: the header that tells one delivery from another."""
+    """Requests with the trigger's secret. `key`: the header that tells one delivery from another; `signed`: the secret is not
+    sent, but signs the request.
+    """
 
     key: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,100}$")] = "Idempotency-Key"
+    signed: bool = False
 
 
 class Trigger(Object):

@@ -1,13 +1,16 @@
 """Triggers: what they are, the secrets of those that wait for requests, and the requests themselves.
 
 A hook's secret opens nothing but its own trigger, so it may be given to a program elsewhere that is trusted with
-nothing else.
+nothing else. A trigger takes its secret itself or signatures made with it, never both: a signed one's secret does not
+travel, and who has learnt what we keep of the secret of the other kind cannot sign with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
@@ -16,13 +19,15 @@ from fastapi import APIRouter, Path, Request, Response
 from futago.access import store as rows
 from futago.access.model import AccessRole, AccountName, Principal, Via
 from futago.access.tokens import draw_secret, hash_secret
+from futago.jobs.hook_signature import HEADER, WINDOW_S, Signature, read_signature
 from futago.jobs.sessions import Opened
 from futago.jobs.trigger_definitions import Trigger as Definition
 from futago.jobs.triggers import put_secret, read_trigger, read_triggers, start_by_request
+from futago.runtime.clock import now_utc
 from futago.runtime.unreadable import UNREADABLE
 from futago.store.commit import Connection
 from futago.web.allow import SCHEMES, Definer, Reader
-from futago.web.faults import bad_request, not_found, not_logged_in
+from futago.web.faults import HttpFault, bad_request, not_found, not_logged_in
 from futago.web.identity import address_of
 from futago.web.job_model import Started, Trigger, Triggers, TriggerSecret
 from futago.web.rooms import InRooms
@@ -82,18 +87,20 @@ async def new_secret(name: NameInPath, rooms: InRooms, who: Definer) -> TriggerS
     openapi_extra={"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}},
 )
 async def hook(name: NameInPath, request: Request, response: Response, rooms: InRooms) -> Started:
-    """Start the net of a trigger: with `Authorization: Bearer SECRET`, and JSON of which the trigger takes parameters.
+    """Start the net of a trigger: with `Authorization: Bearer SECRET`, or `Futago-Signature: t=TIME,v1=HMAC` where the
+    trigger wants signatures, and JSON of which the trigger takes parameters.
 
-    The header `Idempotency-Key`, or the one that the trigger names, makes a repetition safe.
+    The header `Idempotency-Key`, or the one that the trigger names, makes a repetition safe. A signed request without it
+    has its signature as its key, so no copy of it starts anything.
     """
     store = rooms.serving.require().store
     offered = _offered(request)
     found = await store.read(lambda conn: read_trigger(conn, name), name="web.hook")
-    trigger = _admitted(offered, found)
-    body = await _body(request)
-    key = request.headers.get(trigger.webhook.key if trigger.webhook else "", "")
+    content = await request.body()
+    trigger, key = _admitted(offered, found, request, content)
     if len(key) > KEY_CHARS_MAX:
         raise bad_request(f"A key has {KEY_CHARS_MAX} characters at most.")
+    body = await _body(content)
     hooked = Principal(AccountName(f"hook:{name}"), AccessRole.OPERATOR, Via.TOKEN, address_of(request))
 
     async def work(conn: Connection) -> Opened:
@@ -109,24 +116,58 @@ async def hook(name: NameInPath, request: Request, response: Response, rooms: In
     return Started(session_id=opened.session_id, repeated=not opened.is_new)
 
 
-def _offered(request: Request) -> bytes:
-    """Return the hash of the secret that a request brings; who brings none costs the database nothing."""
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What a request brings to be let in: the hash of a secret, or a signature of now."""
+
+    secret_hash: bytes | None = None
+    signature: Signature | None = None
+
+
+def _offered(request: Request) -> Offered:
+    """Return what a request brings; who brings nothing, or something old, costs the database nothing."""
+    signed = request.headers.get(HEADER)
+    if signed is not None:
+        signature = read_signature(signed)
+        if signature is None:
+            raise bad_request(f"`{HEADER}` is written `t=SECONDS,v1=HEX`.", code="access.signature")
+        if not signature.is_of_now(now_utc().timestamp()):
+            raise HttpFault(
+                HTTPStatus.UNAUTHORIZED,
+                f"The request was signed more than {WINDOW_S} s before or after now.",
+                hint="Sign it again; if it was signed just now, look at the clocks.",
+                code="access.signature-time",
+            )
+        return Offered(signature=signature)
     kind, _, secret = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not secret.strip():
         raise not_logged_in()
-    return hash_secret(secret.strip())
+    return Offered(secret_hash=hash_secret(secret.strip()))
 
 
-def _admitted(offered: bytes, found: tuple[Definition, bytes | None] | None) -> Definition:
-    """Return the trigger if this is its secret. Whether there is such a trigger is told to nobody else."""
+def _admitted(
+    offered: Offered, found: tuple[Definition, bytes | None] | None, request: Request, content: bytes
+) -> tuple[Definition, str]:
+    """Return the trigger and the request's key if this is its secret, or signed with it. Whether there is such a trigger is
+    told to nobody else.
+    """
     known = found[1] if found is not None else None
-    if found is None or found[0].webhook is None or known is None or not hmac.compare_digest(bytes(known), offered):
+    if found is None or found[0].webhook is None or known is None:
         raise not_logged_in()
-    return found[0]
+    trigger, webhook = found[0], found[0].webhook
+    key = request.headers.get(webhook.key, "")
+    if webhook.signed:
+        path = f"/api/v1/hooks/{trigger.name}"
+        signature = offered.signature
+        if signature is None or not signature.is_genuine(bytes(known), path=path, key=key, body=content):
+            raise not_logged_in()
+        return trigger, key or f"signature:{signature.mac.hex()}"
+    if offered.secret_hash is None or not hmac.compare_digest(bytes(known), offered.secret_hash):
+        raise not_logged_in()
+    return trigger, key
 
 
-async def _body(request: Request) -> dict[str, Any]:
-    content = await request.body()
+async def _body(content: bytes) -> dict[str, Any]:
     if not content.strip():
         return {}
     try:
