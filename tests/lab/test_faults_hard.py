@@ -6,14 +6,17 @@ Each is a scene of the walk (walk.py, `make faults`): under load, with the recko
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
+from senders import ApiWriter
 from shift import World
-from walk import SCENES, Step
+from walk import SCENES, Step, recover
 
-from futago.lab.lab import Lab
-from futago.lab.pair import wait_protected
+from futago.lab.lab import Lab, LabHost
+from futago.lab.pair import wait_for_pair, wait_protected
+from futago.runtime.clock import now_at
 
 CLIENT_PATIENCE_S = 15.0  # far above the targets: figures are the bench's business
 
@@ -45,3 +48,32 @@ def test_a_primary_whose_words_are_lost_but_which_hears_everything_hands_the_ser
 
 def test_a_primary_whose_database_hangs_on_its_disk_hands_the_service_over(world: World) -> None:
     play(world, "F20")
+
+
+def test_a_primary_that_serves_alone_waits_for_its_disk_and_goes_on_with_the_same_database(world: World) -> None:
+    """Nobody else has the data, so there is nothing that killing the database would be good for."""
+    lab = world.lab
+    primary = lab.host(str(wait_protected(lab)["primary"]))
+    standby = next(m.name for m in lab.members if m.name != primary.name)
+    lab.fault("power-cut", standby)
+    wait_for_pair(lab, key="state", value="solo", deadline_s=60)
+    writer = ApiWriter(lab, rate=20, threads=4)
+    writer.start(prefix=f"alone{time.time_ns()}")
+    try:
+        writer.wait_for_write_after(now_at(), deadline_s=30)
+        before = database_pid(primary)
+        lab.fault("disk-hang", primary.name)
+        time.sleep(5)  # four times as long as the database of a pair has
+        lab.heal("disk-hang", primary.name)
+        writer.wait_for_write_after(now_at(), deadline_s=30)
+        assert database_pid(primary) == before > 0
+    finally:
+        writer.stop()
+        lab.heal()
+        recover(lab)
+    wait_protected(lab)
+
+
+def database_pid(member: LabHost) -> int:
+    told = member.run(["systemctl", "show", "-p", "MainPID", "--value", "futago-postgres.service"])
+    return int(told.stdout)

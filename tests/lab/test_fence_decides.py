@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from walk import Logs
 
 from futago.lab.lab import PROGRAM, Lab
 from futago.lab.pair import form_pair, wait_for_pair, wait_protected
@@ -88,3 +89,15 @@ def test_nobody_takes_over_while_the_device_does_not_answer(fenced: Lab) -> None
     fenced.heal()
     wait_for_pair(fenced, key="protected", value=True, deadline_s=180)
     assert fenced.resolve("primary") == standby
+
+
+def test_a_jury_takes_the_fences_place_and_the_gate_stays_open(fenced: Lab) -> None:
+    primary, _ = roles(fenced)
+    epoch, logs = status(fenced, primary)["epoch"], Logs(fenced)
+    fenced.host(primary).run([PROGRAM, "vote", "set", "jury", *(h.name for h in fenced.managed)], deadline_s=60)
+    until("jury", lambda: status(fenced, primary)["third_vote"]["kind"] == "jury", deadline_s=60)
+    after = wait_protected(fenced)
+    assert (after["primary"], after["epoch"]) == (primary, epoch)
+    said = [line["event"] for _, _, line in logs.lines()]
+    assert "vote.seated" in said
+    assert not {"gate.closed", "address.dropped"} & set(said), said
