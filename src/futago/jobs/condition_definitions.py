@@ -6,6 +6,7 @@
     after: [{time: "22:30"}, {elapsed: 30m}]
     after: [{variable: MODE, is: full}]
     after: [{session: intake, end: normal, within: 1d}]
+    after: [{calendar: bank, is: closed}]
     after: [{any: [a, {all: [b, c]}]}]
 
 All items of `after` must hold. `/load/extract` names a job by its path from the outermost net; a name without a slash
@@ -200,6 +201,19 @@ class OtherSession(Part):
         return plan.OtherEnded(Ask(self.session, self.within), ends)
 
 
+class OnDay(Part):
+    """The session's day is open, or closed, in a calendar."""
+
+    calendar: Name
+    is_: Literal["open", "closed"] = Field(default="open", alias="is")
+
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True, validate_by_name=True)
+
+    def condition(self, _net: str) -> plan.Condition:
+        """Return it as the decision sees it."""
+        return plan.DayIs(self.calendar, self.is_ == "open")
+
+
 class AllGroup(Part):
     """All of these."""
 
@@ -220,7 +234,7 @@ class AnyGroup(Part):
         return plan.AnyOf(tuple(item.condition(net) for item in self.any))
 
 
-_TAGS = ("job", "time", "elapsed", "variable", "session", "all", "any")
+_TAGS = ("job", "time", "elapsed", "variable", "session", "calendar", "all", "any")
 
 
 def _tag(value: object) -> str:
@@ -240,6 +254,7 @@ _Written = Annotated[
     | Annotated[AfterElapsed, Tag("elapsed")]
     | Annotated[Variable, Tag("variable")]
     | Annotated[OtherSession, Tag("session")]
+    | Annotated[OnDay, Tag("calendar")]
     | Annotated[AllGroup, Tag("all")]
     | Annotated[AnyGroup, Tag("any")],
     Discriminator(_tag),

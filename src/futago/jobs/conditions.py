@@ -1,7 +1,7 @@
 """May a unit start? Three-valued: yes, no and never again, not certain yet. Pure.
 
 All of several is no as soon as one is no, any of several is yes as soon as one is yes: so a group is decided as soon
-as it is certain, whatever its other parts come to. Time never says no. A variable says no only when nothing is left
+as it is certain, whatever its other parts come to. Time never says no, a day says either at once. A variable says no only when nothing is left
 that could still set it.
 """
 
@@ -17,6 +17,7 @@ from futago.jobs.plan import (
     AnyOf,
     Comparison,
     Condition,
+    DayIs,
     Elapsed,
     EndIs,
     OtherEnded,
@@ -44,9 +45,8 @@ def holds(condition: Condition, tree: Tree, now: datetime) -> Verdict:
             return True if at is not None and at <= now else None
         case VariableIs():
             return _variable(condition, tree)
-        case OtherEnded(ask, ends):
-            other = tree.others.get(ask)
-            return None if other is None or other in OPEN_SESSION else other in ends
+        case OtherEnded() | DayIs():
+            return _around(condition, tree)
 
 
 def may_start(name: JobName, tree: Tree, now: datetime) -> Verdict:
@@ -104,6 +104,8 @@ def _why(leaf: Condition, tree: Tree) -> str:
             return f"variable {name} is {tree.variables[name]!r}" if name in tree.variables else f"nothing set {name}"
         case OtherEnded(ask):
             return f"job net `{ask.net}` ended {tree.others.get(ask)}"
+        case DayIs(calendar, is_open):
+            return f"calendar `{calendar}` is {'closed' if is_open else 'open'} on {tree.day}"
     return "its conditions cannot be met"
 
 
@@ -125,6 +127,13 @@ def _ended(asked: EndIs | ValueIs, standing: Standing) -> Verdict:
     if isinstance(asked, EndIs):
         return standing.state in asked.ends
     return standing.value is not None and standing.value in asked.codes
+
+
+def _around(asked: OtherEnded | DayIs, tree: Tree) -> Verdict:
+    if isinstance(asked, DayIs):
+        return (asked.calendar not in tree.shut) is asked.is_open
+    other = tree.others.get(asked.ask)
+    return None if other is None or other in OPEN_SESSION else other in asked.ends
 
 
 def _variable(asked: VariableIs, tree: Tree) -> Verdict:

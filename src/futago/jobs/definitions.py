@@ -33,6 +33,7 @@ from futago.jobs.condition_definitions import (
     CodesField,
     Item,
     JobReference,
+    OnDay,
     OtherSession,
     Part,
     condition_of,
@@ -459,6 +460,8 @@ def _references(job: JobDefinition, path: tuple[str | int, ...]) -> Iterator[Ref
     for where, leaf in leaves(job.after, ("after",)):
         if isinstance(leaf, OtherSession):
             yield Reference(Kind.JOB_NET, leaf.session, (*path, *where, "session"))
+        if isinstance(leaf, OnDay):
+            yield Reference(Kind.CALENDAR, leaf.calendar, (*path, *where, "calendar"))
     for i, inner in enumerate(job.jobs or []):
         yield from _references(inner, (*path, "jobs", i))
 

@@ -97,6 +97,14 @@ class OtherEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class DayIs:
+    """The session's day is open in that calendar, or closed. That is certain from the session's beginning."""
+
+    calendar: str
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AllOf:
     """All of them."""
 
@@ -110,7 +118,7 @@ class AnyOf:
     parts: tuple[Condition, ...]
 
 
-Condition = EndIs | ValueIs | TimeIs | Elapsed | VariableIs | OtherEnded | AllOf | AnyOf
+Condition = EndIs | ValueIs | TimeIs | Elapsed | VariableIs | OtherEnded | DayIs | AllOf | AnyOf
 ALWAYS = AllOf()
 
 
@@ -323,6 +331,12 @@ def parts_of(condition: Condition) -> tuple[Condition, ...]:
     if isinstance(condition, AllOf | AnyOf):
         return tuple(leaf for part in condition.parts for leaf in parts_of(part))
     return (condition,)
+
+
+def calendars_of(unit: Unit) -> frozenset[str]:
+    """Return the calendars that the unit asks: whether it runs at all, and in its conditions."""
+    asked = {leaf.calendar for leaf in parts_of(unit.start) if isinstance(leaf, DayIs)}
+    return frozenset(asked | {unit.calendar} if unit.calendar else asked)
 
 
 def predecessors(unit: Unit) -> tuple[JobName, ...]:

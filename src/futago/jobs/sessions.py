@@ -22,7 +22,7 @@ from futago.jobs import store
 from futago.jobs.definitions import JobNet
 from futago.jobs.model import JobName, JobState, Operation, SessionId, SessionState, make_tree
 from futago.jobs.parameters import Parameter, values_of
-from futago.jobs.plan import Net, Unit
+from futago.jobs.plan import Net, Unit, calendars_of
 from futago.jobs.rerun import Again, jobs_again
 from futago.jobs.resolve import needed, resolve
 from futago.jobs.schedule_definitions import CalendarObject
@@ -209,7 +209,7 @@ def _checked(spec: Mapping[str, Any]) -> Net:
 
 async def _shut(conn: Connection, net: Net, day: date) -> list[str]:
     """Return which calendars of the net are closed on the day."""
-    names = {unit.calendar for unit in net.units.values() if unit.calendar}
+    names = {name for unit in net.units.values() for name in calendars_of(unit)}
     if not names:
         return []
     specs = await store.read_calendars(conn)
