@@ -17,7 +17,7 @@ from psycopg import sql
 from futago.intake.model import event_text_table
 from futago.store.commit import Connection
 
-SEGMENT_ROWS = 50_000
+SEGMENT_ROWS = 20_000  # what is not indexed yet is read: some 2 us a text
 _LOCK_WAIT = "2s"  # for whoever reads a segment that is to be dropped: another round comes
 
 
