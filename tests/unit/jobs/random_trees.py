@@ -16,6 +16,7 @@ from futago.jobs.plan import (
     Codes,
     Command,
     Condition,
+    DayIs,
     EndIs,
     Judge,
     Net,
@@ -77,7 +78,9 @@ def _has_value(unit: Unit) -> bool:
 def _conditions(draw: st.DrawFn, names: list[JobName], valued: list[JobName], depth: int = 0) -> Condition:
     if not names:
         return AllOf()
-    kind = draw(st.sampled_from(["end", "end", "value", "all", "any"] if depth < 2 else ["end"]))
+    kind = draw(st.sampled_from(["end", "end", "value", "day", "all", "any"] if depth < 2 else ["end"]))
+    if kind == "day":
+        return DayIs("bank", draw(st.booleans()))
     if kind == "value" and valued:
         return ValueIs(draw(st.sampled_from(valued)), draw(st.sampled_from([Codes(((0, 0),)), Codes(((5, 99),))])))
     if kind in ("all", "any"):
@@ -155,6 +158,8 @@ class Reference:
             case ValueIs(job, codes):
                 state, value = self.known[job]
                 return "open" if state not in ENDS else "yes" if value is not None and value in codes else "no"
+            case DayIs("bank", is_open):  # the days of these sessions are days on which it is open
+                return "yes" if is_open else "no"
         raise AssertionError(condition)
 
     def states(self) -> Iterator[tuple[JobName, JobState]]:
