@@ -170,7 +170,7 @@ def explain(status: dict[str, Any] | None) -> str:
 
 
 def apply(lab: Lab, yaml: str) -> str:
-    """Load definitions with `futago apply` on the primary; return what it printed."""
+    """Load definitions with `futago apply` on the primary; return what it printed, once messages meet them."""
     primary = lab.host(lab.resolve("primary"))
     primary.write("/root/definitions.yaml", yaml, mode=0o600)
-    return primary.run([PROGRAM, "apply", "-f", "/root/definitions.yaml"], deadline_s=60).stdout
+    return primary.run([PROGRAM, "apply", "--wait", "-f", "/root/definitions.yaml"], deadline_s=180).stdout
