@@ -35,6 +35,7 @@ WRITE_EVERY_S = 1.0
 WRITE_S_MAX = 5.0
 STEADY_EVERY = 60 * S  # a decision like the last one is kept this often
 FRAME_BYTES_MAX = 1 << 20
+LENGTH_BYTES = 4
 NEWEST, OLDER = "newest.record", "older.record"
 _READ = ReadRegister()
 
@@ -172,40 +173,49 @@ class Recorder:
 
 def _frame(item: Header | Record) -> bytes:
     data = msgspec.msgpack.encode(item)
-    return len(data).to_bytes(4, "big") + data
+    return len(data).to_bytes(LENGTH_BYTES, "big") + data
 
 
 _KINDS = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 _HEADERS = msgspec.msgpack.Decoder(Header)
+_HEADER_BEGINS = msgspec.msgpack.encode(Header("", "", 0.0))[: 1 + 1 + len("member")]  # a map, and its first key
 
 
 def read(path: Path) -> Iterator[Header | Record]:
-    """Read a file, oldest first. A torn end (a power cut in the middle of a write) just ends it.
+    """Read a file, oldest first. A write that a power cut tore (cut off, or zeros where nothing had reached the disk) is
+    passed over: reading goes on where the next controller began.
 
     Raises:
         OSError: it cannot be read. Corrupt: it is no record, or one of a format that is not known here.
     """
     records = msgspec.msgpack.Decoder(Record)
-    data = memoryview(path.read_bytes())
-    at = 0
-    while at + 4 <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        if length > FRAME_BYTES_MAX:
-            raise Corrupt(f"{path}: this is not a record of decisions")
-        frame = data[at + 4 : at + 4 + length]
-        if len(frame) < length:
-            return
-        at += 4 + length
-        try:
-            if "facts" in _KINDS.decode(frame):
-                yield records.decode(frame)
-                continue
-            header = _HEADERS.decode(frame)
-        except UNREADABLE as e:
-            raise Corrupt(f"{path}: a record that cannot be read: {e}") from e
-        if header.format != FORMAT:
-            raise Corrupt(f"{path}: written in format {header.format}, known here is {FORMAT}")
-        yield header
+    data = path.read_bytes()
+    at, is_any = 0, False
+    while at + LENGTH_BYTES < len(data):
+        length = int.from_bytes(data[at : at + LENGTH_BYTES], "big")
+        found = _decoded(data[at + LENGTH_BYTES : at + LENGTH_BYTES + length], length, records)
+        if found is None:
+            at = data.find(_HEADER_BEGINS, at + LENGTH_BYTES + 1) - LENGTH_BYTES
+            if at < 0:
+                break
+            continue
+        if isinstance(found, Header) and found.format != FORMAT:
+            raise Corrupt(f"{path}: written in format {found.format}, known here is {FORMAT}")
+        yield found
+        is_any = True
+        at += LENGTH_BYTES + length
+    if data and not is_any:
+        raise Corrupt(f"{path}: this is not a record of decisions")
+
+
+def _decoded(frame: bytes, length: int, records: msgspec.msgpack.Decoder[Record]) -> Header | Record | None:
+    """Return what a frame holds; None if it was torn."""
+    if not 0 < length == len(frame) <= FRAME_BYTES_MAX:
+        return None
+    try:
+        return records.decode(frame) if "facts" in _KINDS.decode(frame) else _HEADERS.decode(frame)
+    except UNREADABLE:
+        return None
 
 
 def files_in(place: Path) -> list[Path]:

@@ -185,6 +185,23 @@ def test_torn_end_ends_the_record_and_another_file_is_refused(tmp_path: Path) ->
     assert replay_files(other, as_json=False) == 2
 
 
+@pytest.mark.parametrize("tail", [b"", b"\0" * 4096, b"\0\0\1\0half a frame", b"\xff" * 5])
+def test_what_a_power_cut_tore_hides_nothing_of_what_the_next_controller_records(tmp_path: Path, tail: bytes) -> None:
+    """On ext4 a file may have grown by bytes that never reached the disk: they are zeros."""
+    seen = lived()
+    asyncio.run(recorded(tmp_path, seen))
+    newest = tmp_path / record.NEWEST
+    before = list(read(newest))
+    os.truncate(newest, newest.stat().st_size - 200)
+    with newest.open("ab") as f:
+        f.write(tail)
+    asyncio.run(recorded(tmp_path, seen))
+    items = list(read(newest))
+    assert items[: len(before) - 1] == before[:-1]
+    assert len(items) == 2 * len(before) - 1 and isinstance(items[len(before) - 1], Header)
+    assert replay_files(tmp_path, as_json=True) == 0
+
+
 def test_record_can_be_read_by_its_owner_only(tmp_path: Path) -> None:
     asyncio.run(recorded(tmp_path / "decisions", lived(4)))
     assert (tmp_path / "decisions").stat().st_mode & 0o777 == 0o700
