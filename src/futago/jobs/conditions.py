@@ -1,8 +1,8 @@
 """May a unit start? Three-valued: yes, no and never again, not certain yet. Pure.
 
 All of several is no as soon as one is no, any of several is yes as soon as one is yes: so a group is decided as soon
-as it is certain, whatever its other parts come to. Time never says no, a day says either at once. A variable says no only when nothing is left
-that could still set it.
+as it is certain, whatever its other parts come to. Time never says no, a day says either at once. A variable says no
+only when nothing is left that could still set it.
 """
 
 from __future__ import annotations

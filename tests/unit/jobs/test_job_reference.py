@@ -15,7 +15,9 @@ from futago.runtime.faults import OperatorFault
 
 DOCS = Path(__file__).parents[3] / "docs/reference"
 EXAMPLES = [
-    b for f in ("jobs.md", "schedules.md") for b in re.findall(r"```yaml\n(.*?)```", (DOCS / f).read_text(), re.S)
+    b
+    for f in ("jobs.md", "schedules.md", "triggers.md")
+    for b in re.findall(r"```yaml\n(.*?)```", (DOCS / f).read_text(), re.S)
 ]
 
 
