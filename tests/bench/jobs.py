@@ -1,10 +1,11 @@
 """Job control, measured in a lab with a protected pair: one JSON object a figure on standard output, progress on standard error.
 
-    python tests/bench/jobs.py [--only chain,fanout,tree,running,resume,switch,agents] [--chains 10] [--switches 30] [--hits 20]
+    python tests/bench/jobs.py [--only chain,fanout,tree,transfer,running,resume,switch,agents] [--chains 10] [--switches 30] [--hits 20]
 
     jobs.chain.per_job_ms   20 no-op jobs in a chain on one agent: from the end of one to the start of the next
     jobs.fanout.per_s       2,000 no-op jobs that are ready at once, over four agents
     jobs.tree.10000_s       one tree: 9,900 jobs in 100 nets of nine layers: loaded, started, read, finished; memory
+    jobs.transfer.mib_per_s one file from host to host through the manager, and four at once
     jobs.running            10,000 runs at once, each with its process: memory of the manager and of the largest agent
     jobs.switch.resume_s    with 10,000 open runs: from the gate's opening to the first start of a job
     jobs.switch             switches of mixed kinds under 50 starts a second: runs started twice, lost, told wrongly
@@ -32,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "lab"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import jobs_switch
+import jobs_transfer
 from api import Api
 from jobs_world import (
     HOSTS,
@@ -142,6 +144,11 @@ def _read_s(api: Api, session_id: int) -> float:
     return (time.monotonic() - small) - (small - begun)
 
 
+def transfer(lab: Lab, api: Api, a: argparse.Namespace) -> dict[str, Any]:
+    figure = jobs_transfer.transfers(lab, api, size_mb=a.transfer_mib, rounds=a.transfers)
+    return {"figure": "jobs.transfer.mib_per_s", **figure}
+
+
 def running(lab: Lab, api: Api, a: argparse.Namespace) -> dict[str, Any]:
     before = {"manager_mb_before": round(manager_memory_mb(lab), 1), "agent_mb_before": round(agents_memory_mb(lab), 1)}
     idle = processes(lab)
@@ -178,6 +185,7 @@ FIGURES: dict[str, Callable[[Lab, Api, argparse.Namespace], dict[str, Any]]] = {
     "chain": chain,
     "fanout": fanout,
     "tree": tree,
+    "transfer": transfer,
     "running": running,
     "resume": resume,
     "switch": switch,
@@ -190,6 +198,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(FIGURES))
     parser.add_argument("--chains", type=int, default=10, help="chains one after the other")
     parser.add_argument("--fanouts", type=int, default=3)
+    parser.add_argument("--transfers", type=int, default=3, help="rounds of one file, and of four at once")
+    parser.add_argument("--transfer-mib", type=int, default=64, help="size of one file")
     parser.add_argument("--running-at-once", type=int, default=10_000)
     parser.add_argument("--open-runs", type=int, default=10_000)
     parser.add_argument("--running", type=int, default=1_000, help="of the open runs, with a process on a host")

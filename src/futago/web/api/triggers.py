@@ -87,11 +87,11 @@ async def new_secret(name: NameInPath, rooms: InRooms, who: Definer) -> TriggerS
     openapi_extra={"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}},
 )
 async def hook(name: NameInPath, request: Request, response: Response, rooms: InRooms) -> Started:
-    """Start the net of a trigger: with `Authorization: Bearer SECRET`, or `Futago-Signature: t=TIME,v1=HMAC` where the
-    trigger wants signatures, and JSON of which the trigger takes parameters.
+    """Start the net of a trigger: with its secret, or signed with it, and JSON of which the trigger takes parameters.
 
-    The header `Idempotency-Key`, or the one that the trigger names, makes a repetition safe. A signed request without it
-    has its signature as its key, so no copy of it starts anything.
+    The secret is sent as `Authorization: Bearer SECRET`; where the trigger wants signatures, the request brings
+    `Futago-Signature: t=TIME,v1=HMAC` instead. The header `Idempotency-Key`, or the one that the trigger names, makes a
+    repetition safe. A signed request without it has its signature as its key, so no copy of it starts anything.
     """
     store = rooms.serving.require().store
     offered = _offered(request)
