@@ -23,12 +23,12 @@ TAIL_CHARS = 400  # of a job's output, in its row
 
 # The output is fetched for the rows of the page only: the sort must not drag it along.
 _UNITS = """
-SELECT r.run_id::text, substr(r.job_name, %(begin)s) AS name, r.job_name, r.host_name, r.state, r.attempt, r.exit_code,
+SELECT r.run_id::text, substr(r.job_name, %(rest_at)s) AS name, r.job_name, r.host_name, r.state, r.attempt, r.exit_code,
        r.started_utc, r.ended_utc, r.detail, right(r.output, %(tail)s) AS output,
        coalesce(length(r.output), 0) > %(tail)s AS is_cut
   FROM (SELECT run_id FROM job_run
          WHERE session_id = %(session)s AND starts_with(job_name, %(prefix)s)
-           AND strpos(substr(job_name, %(begin)s), '/') = 0
+           AND strpos(substr(job_name, %(rest_at)s), '/') = 0
          ORDER BY started_utc NULLS LAST, job_name, attempt LIMIT %(limit)s OFFSET %(offset)s) shown
   JOIN job_run r USING (run_id)
  ORDER BY r.started_utc NULLS LAST, r.job_name, r.attempt
@@ -36,10 +36,10 @@ SELECT r.run_id::text, substr(r.job_name, %(begin)s) AS name, r.job_name, r.host
 
 _INSIDE = """
 SELECT net, state, count(*)
-  FROM (SELECT DISTINCT ON (job_name) split_part(substr(job_name, %(begin)s), '/', 1) AS net, state
+  FROM (SELECT DISTINCT ON (job_name) split_part(substr(job_name, %(rest_at)s), '/', 1) AS net, state
           FROM job_run
          WHERE session_id = %(session)s AND starts_with(job_name, %(prefix)s)
-           AND strpos(substr(job_name, %(begin)s), '/') > 0
+           AND strpos(substr(job_name, %(rest_at)s), '/') > 0
          ORDER BY job_name, attempt DESC) newest
  GROUP BY net, state ORDER BY net, count(*) DESC, state
 """
@@ -88,7 +88,7 @@ async def read_level(conn: Connection, session_id: int, *, under: str, page: int
         return None
     prefix = f"{under}/" if under else ""
     values = {
-        "session": session_id, "prefix": prefix, "begin": len(prefix) + 1, "tail": TAIL_CHARS,
+        "session": session_id, "prefix": prefix, "rest_at": len(prefix) + 1, "tail": TAIL_CHARS,
         "limit": UNITS_SHOWN + 1, "offset": page * UNITS_SHOWN,
     }  # fmt: skip
     cursor = conn.cursor(row_factory=class_row(Unit))
