@@ -24,6 +24,7 @@ from futago.setup.settings import Settings
 
 Json = dict[str, Any]
 STEPS_WITHIN = 60 * S  # steps later than this belong to something else
+OFFER_WITHIN = 10 * S  # who offered the role and sees the other member have it later lost it otherwise
 VOTES = ("T1", "T2", "T7p", "T7s", "F1", "F2")  # the rules by which somebody is found missing
 STEPS = ("detected", "won", "fenced", "promoted", "gate", "address", "outward")
 
@@ -59,7 +60,8 @@ class SwitchLog:
     _view: View | None = None
     _base: int = 0
     _detected_at: int = 0
-    _offered_at: int = 0
+    _offered_at: int = 0  # the peer offered the role
+    _gave_at: int = 0  # this member offered it
     _reached: set[str] = field(default_factory=set)
 
     def note(self, facts: Facts, decision: Decision, now: int) -> None:
@@ -71,6 +73,8 @@ class SwitchLog:
         hb = facts.peer.heartbeat
         if hb is not None and hb.wants is not None and hb.wants.kind == "handover" and facts.peer.wants_since:
             self._offered_at = facts.peer.wants_since
+        if facts.wants is not None and facts.wants.kind == "handover":
+            self._gave_at = now  # it is over before the new view is here: the other member wins that
         if view is not None and view != self._view:
             self._begin(self._view, view, facts, now)
             self._view, self._detected_at = view, 0
@@ -84,7 +88,7 @@ class SwitchLog:
         if before.primary == after.primary:
             kind = "solo"
         elif (after.primary == me and (facts.won_at is not None or self._has_shot(facts))) or (
-            after.primary != me and not self._has_offered(facts)
+            after.primary != me and not (self._gave_at and now - self._gave_at < OFFER_WITHIN)
         ):
             kind = "failover"
         else:
@@ -104,10 +108,6 @@ class SwitchLog:
     def _has_shot(self, facts: Facts) -> bool:
         """Was the view won by the fence, which needs nobody's consent and leaves no other trace?"""
         return facts.cfg.authority == "fence" and bool(self._detected_at)
-
-    @staticmethod
-    def _has_offered(facts: Facts) -> bool:
-        return facts.wants is not None and facts.wants.kind == "handover"
 
     def _advance(self, facts: Facts, decision: Decision, now: int) -> None:
         if self.last is None or self.last.to != facts.cfg.me or now - self._base > STEPS_WITHIN:

@@ -211,6 +211,21 @@ def test_failover_is_told_step_by_step_from_the_last_sign_of_life() -> None:
     assert kept[-1] == 7
 
 
+def test_giver_of_the_role_tells_a_switchover_too_although_its_offer_is_over_when_it_sees_the_view() -> None:
+    def told(*, seconds_later: int) -> str:
+        log = SwitchLog(keep=lambda _s: None)
+        offering = facts(wants=Wants("handover", Epoch(4)), wants_since=At(NOW))
+        over, later = facts(), NOW + seconds_later * S
+        given = facts(durable=Durable(view=view(3, B, both=False), stopped_epoch=Epoch(2)), gate=Gate.CLOSED)
+        for f, now in ((offering, NOW), (over, later - 1), (given, later)):
+            log.note(f, decide(f, now), now)
+        assert log.last is not None and (log.last.from_member, log.last.to, log.last.steps) == ("m1", "m2", [])
+        return log.last.kind
+
+    assert told(seconds_later=1) == "switchover"
+    assert told(seconds_later=30) == "failover"  # that offer came to nothing
+
+
 def test_adding_the_peer_leaves_the_story_of_the_last_switch_to_be_read() -> None:
     log = SwitchLog(keep=lambda s: None, last=Switch("failover", 3, "m2", "m1"))
     solo = facts(durable=Durable(view=view(3, both=False)))
