@@ -5,7 +5,7 @@ Lives here: what is worth keeping, the two files that it goes into, and how they
 never makes the pilot wait: the loop only drops references into a bounded basket (facts and decisions are immutable),
 another thread packs and writes them.
 
-A file is frames: 4 bytes of length, then MessagePack. The first frame of a file is a Header. `newest` grows up to
+A file is frames: 4 bytes of length, 4 bytes of CRC-32 (zlib), then MessagePack. The first frame of a file is a Header. `newest` grows up to
 FILE_BYTES_MAX, then it becomes `older`, which is overwritten: so a record costs at most twice that.
 """
 
@@ -16,6 +16,7 @@ import contextlib
 import os
 import re
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,14 +29,15 @@ from futago.runtime.faults import Corrupt, WorldFault
 from futago.runtime.unreadable import UNREADABLE
 from futago.runtime.worker import Worker
 
-FORMAT = 1
+FORMAT = 2
 FILE_BYTES_MAX = 4 << 20  # some 2,500 decisions: days of a quiet pair, an hour of a very busy one
 BASKET_MAX = 512  # decisions that wait to be written; a disk that hangs costs the oldest, never the loop
 WRITE_EVERY_S = 1.0
 WRITE_S_MAX = 5.0
 STEADY_EVERY = 60 * S  # a decision like the last one is kept this often
 FRAME_BYTES_MAX = 1 << 20
-LENGTH_BYTES = 4
+LENGTH_BYTES, CHECK_BYTES = 4, 4
+HEAD_BYTES = LENGTH_BYTES + CHECK_BYTES
 NEWEST, OLDER = "newest.record", "older.record"
 _READ = ReadRegister()
 
@@ -173,7 +175,7 @@ class Recorder:
 
 def _frame(item: Header | Record) -> bytes:
     data = msgspec.msgpack.encode(item)
-    return len(data).to_bytes(LENGTH_BYTES, "big") + data
+    return len(data).to_bytes(LENGTH_BYTES, "big") + zlib.crc32(data).to_bytes(CHECK_BYTES, "big") + data
 
 
 _KINDS = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
@@ -182,8 +184,8 @@ _HEADER_BEGINS = msgspec.msgpack.encode(Header("", "", 0.0))[: 1 + 1 + len("memb
 
 
 def read(path: Path) -> Iterator[Header | Record]:
-    """Read a file, oldest first. A write that a power cut tore (cut off, or zeros where nothing had reached the disk) is
-    passed over: reading goes on where the next controller began.
+    """Read a file, oldest first. A write that a power cut tore (cut off, or something else where nothing had reached
+    the disk) is passed over: reading goes on where the next controller began.
 
     Raises:
         OSError: it cannot be read. Corrupt: it is no record, or one of a format that is not known here.
@@ -191,11 +193,12 @@ def read(path: Path) -> Iterator[Header | Record]:
     records = msgspec.msgpack.Decoder(Record)
     data = path.read_bytes()
     at, is_any = 0, False
-    while at + LENGTH_BYTES < len(data):
+    while at + HEAD_BYTES < len(data):
         length = int.from_bytes(data[at : at + LENGTH_BYTES], "big")
-        found = _decoded(data[at + LENGTH_BYTES : at + LENGTH_BYTES + length], length, records)
+        check = int.from_bytes(data[at + LENGTH_BYTES : at + HEAD_BYTES], "big")
+        found = _decoded(data[at + HEAD_BYTES : at + HEAD_BYTES + length], length, check, records)
         if found is None:
-            at = data.find(_HEADER_BEGINS, at + LENGTH_BYTES + 1) - LENGTH_BYTES
+            at = data.find(_HEADER_BEGINS, at + HEAD_BYTES + 1) - HEAD_BYTES
             if at < 0:
                 break
             continue
@@ -203,14 +206,14 @@ def read(path: Path) -> Iterator[Header | Record]:
             raise Corrupt(f"{path}: written in format {found.format}, known here is {FORMAT}")
         yield found
         is_any = True
-        at += LENGTH_BYTES + length
+        at += HEAD_BYTES + length
     if data and not is_any:
         raise Corrupt(f"{path}: this is not a record of decisions")
 
 
-def _decoded(frame: bytes, length: int, records: msgspec.msgpack.Decoder[Record]) -> Header | Record | None:
-    """Return what a frame holds; None if it was torn."""
-    if not 0 < length == len(frame) <= FRAME_BYTES_MAX:
+def _decoded(frame: bytes, length: int, check: int, records: msgspec.msgpack.Decoder[Record]) -> Header | Record | None:
+    """Return what a frame holds; None if it was torn or damaged."""
+    if not 0 < length == len(frame) <= FRAME_BYTES_MAX or zlib.crc32(frame) != check:
         return None
     try:
         return records.decode(frame) if "facts" in _KINDS.decode(frame) else _HEADERS.decode(frame)

@@ -202,6 +202,22 @@ def test_what_a_power_cut_tore_hides_nothing_of_what_the_next_controller_records
     assert replay_files(tmp_path, as_json=True) == 0
 
 
+def test_damaged_decision_is_passed_over_even_if_it_still_reads_as_one(tmp_path: Path) -> None:
+    seen = lived()
+    asyncio.run(recorded(tmp_path, seen))
+    newest = tmp_path / record.NEWEST
+    before = list(read(newest))
+    last = before[-1]
+    assert isinstance(last, Record)
+    data = bytearray(newest.read_bytes())
+    data[data.rindex(last.decided.reason.encode())] ^= 1  # still MessagePack, still text
+    newest.write_bytes(data)
+    asyncio.run(recorded(tmp_path, seen))
+    items = list(read(newest))
+    assert items[: len(before) - 1] == before[:-1]
+    assert len(items) == 2 * len(before) - 1 and isinstance(items[len(before) - 1], Header)
+
+
 def test_record_can_be_read_by_its_owner_only(tmp_path: Path) -> None:
     asyncio.run(recorded(tmp_path / "decisions", lived(4)))
     assert (tmp_path / "decisions").stat().st_mode & 0o777 == 0o700
