@@ -21,7 +21,7 @@ from futago.runtime.faults import Refused, Unknown
 
 SYSTEMCTL_S_MAX = 5.0
 EMPTY_S_MAX = 3.0
-STUCK_S = 0.2  # killed, and in a device's hands for so long at every look: it will not die before the device answers
+STUCK_S = 0.1  # killed, and in a device's hands for so long at every look: it will not die before the device answers
 POLL_S = 0.005
 Told = Callable[[], None]
 
