@@ -56,9 +56,9 @@ def test_second_shim_of_a_run_ends_without_a_trace(run_dir: Path, tmp_path: Path
 
 
 def test_mark_names_the_shim_as_a_session_of_its_own(run_dir: Path) -> None:
-    pid = shim.spawn(order("r", "sleep 5"), run_dir, nofile_soft=1024)
+    pid = shim.spawn(order("r", "sleep 60"), run_dir, nofile_soft=1024)
     try:
-        end = time.monotonic() + 5
+        end = time.monotonic() + 30
         while parse_mark(_read(run_dir / "started"))[0] is not Mark.KEEPER and time.monotonic() < end:
             time.sleep(0.005)
         keeper = parse_mark(_read(run_dir / "started"))[1]
@@ -66,7 +66,9 @@ def test_mark_names_the_shim_as_a_session_of_its_own(run_dir: Path) -> None:
         assert keeper.pid == pid == os.getsid(pid)
         assert processes.is_alive(keeper)
     finally:
-        processes.signal_sessions({pid: signal.SIGKILL})
+        end = time.monotonic() + 30
+        while not processes.signal_sessions({pid: signal.SIGKILL})[pid] and time.monotonic() < end:
+            time.sleep(0.005)  # the mark is there before the command is: nobody was there to be killed
         os.waitpid(pid, 0)
     assert not processes.is_alive(keeper)
     assert parse_exit((run_dir / "exit").read_bytes()) == 137
