@@ -246,9 +246,8 @@ class Board:
         move.exit_code, move.output, move.output_bytes = said.exit_code, said.output, said.output_bytes
         move.detail = said.detail or (_HELD_BY_MANAGER if was_stopping else None)
         self._batch.ended.append((entry.host, entry.run_id))
-        event = notices.run_ended(
-            entry.job, said, move.to, net_name=entry.net_name, session_id=entry.session_id, now=now
-        )
+        net = self._trees[entry.session_id].net
+        event = notices.run_ended(entry.job, said, move.to, net=net, session_id=entry.session_id, now=now)
         if event:
             self._batch.moves.events.append(event)
         self.admit(now)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from futago.jobs.model import JobState, Notice, Noticed, SessionMoved, SessionState, Tree
-from futago.jobs.plan import Approval, Unit
+from futago.jobs.plan import Approval, Net, Unit
 from futago.jobs.store import EventRow
 from futago.link.orders import RunEnded
 
@@ -24,9 +24,7 @@ _SAID: Mapping[Notice, tuple[str, str]] = {
 }
 
 
-def run_ended(
-    unit: Unit, said: RunEnded, to: JobState, *, net_name: str, session_id: int, now: datetime
-) -> EventRow | None:
+def run_ended(unit: Unit, said: RunEnded, to: JobState, *, net: Net, session_id: int, now: datetime) -> EventRow | None:
     """Return the event of a run's bad end; None: it ended well."""
     if to.value not in _PRIORITY:
         return None
@@ -34,14 +32,15 @@ def run_ended(
         occurred_utc=datetime.fromtimestamp(said.ended, UTC) if said.ended else now,
         priority=_PRIORITY[to.value],
         host_name=unit.host or None,
-        message=f"Job {unit.name} of net {net_name} ended {to}: {said.detail or f'exit code {said.exit_code}'}",
+        message=f"Job {unit.name} of net {net.name} ended {to}: {said.detail or f'exit code {said.exit_code}'}",
         detail={
-            "net": net_name,
+            "net": net.name,
             "session_id": session_id,
             "job": unit.name,
             "run_id": said.run_id,
             "exit_code": said.exit_code,
         },
+        owner=net.owner,
     )
 
 
@@ -63,6 +62,7 @@ def session_ended(tree: Tree, step: SessionMoved) -> EventRow | None:
             "state": step.to.value,
         },
         notify=tree.net.notify if step.to in (SessionState.ABNORMAL, SessionState.UNKNOWN) else (),
+        owner=tree.net.owner,
     )
 
 
@@ -83,4 +83,5 @@ def noticed(tree: Tree, step: Noticed) -> EventRow:
             "notice": step.notice.value,
         },
         notify=tree.net.notify,
+        owner=tree.net.owner,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
@@ -55,21 +55,30 @@ class Upcoming:
     timezone: str
 
 
-async def read_known(conn: Connection) -> tuple[list[Known], list[str]]:
-    """Return the schedules, and a complaint about each that cannot be read: written by another version of the program."""
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """Something that cannot be read: another version of the program wrote it. `job_net`: of a schedule; empty: a calendar."""
+
+    text: str
+    job_net: str = ""
+
+
+async def read_known(conn: Connection) -> tuple[list[Known], list[Complaint]]:
+    """Return the schedules, and a complaint about each that cannot be read."""
     rows, specs = await store.read_schedules(conn), await store.read_calendars(conn)
-    known, complaints = [], []
+    known: list[Known] = []
+    complaints: list[Complaint] = []
     calendars: dict[str, Calendar] = {}
     for name, spec in specs.items():
         try:
             calendars[name] = CalendarObject.model_validate(dict(spec)).calendar()
         except ValidationError as e:
-            complaints.append(f"calendar {name}: {e}")
+            complaints.append(Complaint(f"calendar {name}: {e}"))
     for row in rows:
         try:
             known.append(_known(row, calendars))
         except (ValidationError, KeyError) as e:
-            complaints.append(f"schedule {row.name}: {e}")
+            complaints.append(Complaint(f"schedule {row.name}: {e}", str(row.spec.get("job_net", ""))))
     return known, complaints
 
 
@@ -141,7 +150,7 @@ class Scheduler:
     async def _read(self) -> list[Known]:
         known, complaints = await self._context.store.read(read_known, name="jobs.schedules")
         for complaint in complaints:
-            self._log.error("schedules.unreadable", error=complaint)
+            self._log.error("schedules.unreadable", error=complaint.text)
         return known
 
     async def _fire(self, schedule: Schedule, found: Due, now: datetime) -> None:
@@ -149,7 +158,7 @@ class Scheduler:
             opened = [await self._open(conn, schedule, instant) for instant in found.instants]
             await store.count_schedule(conn, schedule.name, found.instants[-1].at_utc)
             if any(opened):
-                await store.add_events(conn, _events(schedule, found, now), epoch=self._context.epoch)
+                await self._tell(conn, schedule, _events(schedule, found, now))
             return sum(opened)
 
         try:
@@ -183,9 +192,14 @@ class Scheduler:
 
         async def write(conn: Connection) -> None:
             await store.count_schedule(conn, schedule.name, found.instants[-1].at_utc)
-            await store.add_events(conn, [event], epoch=self._context.epoch)
+            await self._tell(conn, schedule, [event])
 
         await self._context.store.commit(write, name="jobs.fire_failed")
+
+    async def _tell(self, conn: Connection, schedule: Schedule, events: list[EventRow]) -> None:
+        """Write events of a schedule, as those of whoever owns its net."""
+        owner = await store.net_owner(conn, schedule.job_net) if events else None
+        await store.add_events(conn, [replace(e, owner=owner or "") for e in events], epoch=self._context.epoch)
 
 
 def _first(known: Known) -> datetime | None:

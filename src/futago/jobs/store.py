@@ -129,7 +129,9 @@ class SessionMove:
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """Something that people should know. `notify`: Notification objects, empty: none."""
+    """Something that people should know. `notify`: Notification objects, empty: none. `owner`: the role that may see it;
+    empty: everybody.
+    """
 
     occurred_utc: datetime
     priority: str
@@ -137,6 +139,7 @@ class EventRow:
     message: str
     detail: Mapping[str, Any]
     notify: tuple[str, ...] = ()
+    owner: str = ""
 
 
 @dataclass(slots=True)
@@ -227,6 +230,17 @@ async def read_schedules(conn: Connection) -> list[ScheduleRow]:
         " LEFT JOIN schedule_state t USING (schedule_name) ORDER BY s.schedule_name",
     )
     return [ScheduleRow(str(name), spec, counted) for name, spec, counted in rows]
+
+
+async def net_owner(conn: Connection, net_name: str) -> str | None:
+    """Return the owner role of a net as it is defined now, its own or its unit's (empty: everybody's); None: no such net."""
+    rows = await fetch(
+        conn,
+        "SELECT coalesce(nullif(n.spec->>'owner', ''), u.spec->>'owner', '') FROM job_net n"
+        " LEFT JOIN job_unit u ON u.unit_name = n.spec->>'unit' WHERE n.net_name = %s",
+        net_name,
+    )
+    return str(rows[0][0]) if rows else None
 
 
 async def read_calendars(conn: Connection) -> dict[str, Mapping[str, Any]]:
@@ -341,8 +355,8 @@ WHERE o.operation_id = v.operation_id AND o.decided_utc IS NULL
 """
 
 _ADD_EVENTS = b"""
-INSERT INTO event (occurred_utc, priority, source, host_name, message, detail, epoch, notify)
-VALUES (%s, %s, 'job', %s, %s, %s, %s, %s)
+INSERT INTO event (occurred_utc, priority, source, host_name, message, detail, owner_role, epoch, notify)
+VALUES (%s, %s, 'job', %s, %s, %s, %s, %s, %s)
 """
 
 
@@ -396,7 +410,16 @@ async def add_events(conn: Connection, events: Sequence[EventRow], *, epoch: int
     """Insert events."""
     if events:
         rows = [
-            (e.occurred_utc, e.priority, e.host_name, e.message, Jsonb(dict(e.detail)), epoch, list(e.notify) or None)
+            (
+                e.occurred_utc,
+                e.priority,
+                e.host_name,
+                e.message,
+                Jsonb(dict(e.detail)),
+                e.owner,
+                epoch,
+                list(e.notify) or None,
+            )
             for e in events
         ]
         async with conn.cursor() as cursor:

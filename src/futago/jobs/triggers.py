@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -123,10 +123,12 @@ class Triggers:
             message=f"Trigger {firing.trigger} could not start anything: {why}",
             detail={"trigger": firing.trigger, "event": dict(firing.event or {})},
         )
+        net = str((firing.spec or {}).get("job_net", ""))
 
         async def write(conn: Connection) -> None:
             if await _take(conn, firing.firing_id):
-                await store.add_events(conn, [event], epoch=self._context.epoch)
+                owner = await store.net_owner(conn, net) or ""
+                await store.add_events(conn, [replace(event, owner=owner)], epoch=self._context.epoch)
 
         await self._context.store.commit(write, name="jobs.trigger_failed")
 

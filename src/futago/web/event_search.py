@@ -77,7 +77,7 @@ def _ranges(segments: list[tuple[int, int, int]]) -> Iterator[_Part]:
     yield _Part(_ALL.table, first_id=next_id)
 
 
-def _where(wanted: EventFilter, part: _Part) -> tuple[sql.Composable, dict[str, Any]]:
+def _where(wanted: EventFilter, part: _Part, owners: list[str] | None) -> tuple[sql.Composable, dict[str, Any]]:
     """Return the conditions, with named parameters; absent ones leave no trace, so that indexes are used."""
     possible: tuple[tuple[object, LiteralString], ...] = (
         (part.first_id, "event_id >= %(first_id)s"),
@@ -89,20 +89,22 @@ def _where(wanted: EventFilter, part: _Part) -> tuple[sql.Composable, dict[str, 
         (wanted.host, "host_name = %(host)s"),
         (wanted.priority, "priority = %(priority)s"),
         (wanted.text or None, part.text + " ILIKE %(pattern)s"),
+        (owners, "owner_role = ANY(%(owners)s::text[])"),
     )
     conditions = [sql.SQL(condition) for value, condition in possible if value is not None]
     pattern = f"%{(wanted.text or '').translate(_WILD)}%"
-    values = {**wanted.model_dump(mode="json"), "first_id": part.first_id, "next_id": part.next_id, "pattern": pattern}
+    bounds = {"first_id": part.first_id, "next_id": part.next_id}
+    values = {**wanted.model_dump(mode="json"), **bounds, "pattern": pattern, "owners": ["", *(owners or ())]}
     return sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("true"), values
 
 
-async def events(conn: Connection, wanted: EventPage) -> list[EventRow]:
-    """Return one page of events by id."""
+async def events(conn: Connection, wanted: EventPage, *, owners: list[str] | None) -> list[EventRow]:
+    """Return one page of events by id: with `owners` only theirs, and everybody's."""
     is_ascending = wanted.order is Order.ASCENDING
     parts = await _parts(conn, wanted)
     rows: list[EventRow] = []
     for part in parts if is_ascending else reversed(parts):
-        where, values = _where(wanted, part)
+        where, values = _where(wanted, part, owners)
         query = sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY event_id {} LIMIT %(left)s").format(
             sql.SQL(_COLUMNS), part.table, where, sql.SQL("ASC" if is_ascending else "DESC")
         )
@@ -131,11 +133,11 @@ def _row(row: tuple[Any, ...]) -> EventRow:
     )
 
 
-async def event_count(conn: Connection, wanted: EventFilter) -> model.EventCount:
-    """Return how many events there are of that kind."""
+async def event_count(conn: Connection, wanted: EventFilter, *, owners: list[str] | None) -> model.EventCount:
+    """Return how many events there are of that kind: with `owners` only theirs, and everybody's."""
     count, last = 0, None
     for part in await _parts(conn, wanted):
-        where, values = _where(wanted, part)
+        where, values = _where(wanted, part, owners)
         query = sql.SQL("SELECT count(*), max(event_id) FROM {} WHERE {}").format(part.table, where)
         row = await (await conn.execute(query, values, prepare=False if wanted.text else None)).fetchone()
         assert row is not None

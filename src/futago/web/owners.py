@@ -1,7 +1,7 @@
 """Owner roles: whose job nets and runs somebody may see, start and operate on.
 
-The access role says what kind of thing an account may do, the owner role of a net or a job on whose. What has no owner
-is everybody's. A refusal is an answer with 403, and a line of the audit trail.
+The access role says what kind of thing an account may do, the owner role of a net or a job on whose. A schedule and a
+trigger are the net's that they start. What has no owner is everybody's. A refusal is an answer with 403, and a line of the audit trail.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from futago.access import store as rows
 from futago.access.model import Principal
 from futago.inventory.definitions import Definable
 from futago.inventory.model import Kind
+from futago.jobs.store import net_owner
 from futago.store.commit import Connection, Store
 from futago.web.faults import HttpFault, not_found
 
 T = TypeVar("T")
-_NET = """
-SELECT coalesce(nullif(n.spec->>'owner', ''), u.spec->>'owner', '') FROM job_net n
-  LEFT JOIN job_unit u ON u.unit_name = n.spec->>'unit' WHERE n.net_name = %s
+_NOT_OF = """
+SELECT n.net_name FROM job_net n LEFT JOIN job_unit u ON u.unit_name = n.spec->>'unit'
+ WHERE coalesce(nullif(n.spec->>'owner', ''), u.spec->>'owner', '') <> ALL(%s::text[])
 """
 _JOB = """
 SELECT s.owner_role, (SELECT owner_role FROM job_run r WHERE r.session_id = s.session_id AND r.job_name = %s LIMIT 1)
@@ -47,9 +48,9 @@ async def check_net(conn: Connection, who: Principal, net: str) -> None:
     Raises:
         NotOwner: it is another's.
     """
-    row = await (await conn.execute(_NET, (net,))).fetchone()
-    if row is not None and not who.has_part_in(row[0]):
-        raise NotOwner(who, f"Job net `{net}`", row[0])
+    owner = await net_owner(conn, net)
+    if owner and not who.has_part_in(owner):
+        raise NotOwner(who, f"Job net `{net}`", owner)
 
 
 async def check_run(conn: Connection, who: Principal, session_id: int, job: str = "") -> None:
@@ -84,17 +85,27 @@ async def audited(
         raise
 
 
+async def hidden_nets(conn: Connection, who: Principal) -> frozenset[str]:
+    """Return the nets that `who` has no part in: neither they nor their schedules and triggers are shown."""
+    if who.only_owners is None:
+        return frozenset()
+    rows_of = await conn.execute(_NOT_OF, (["", *who.only_owners],))
+    return frozenset(str(name) for (name,) in await rows_of.fetchall())
+
+
 async def visible(
     conn: Connection, who: Principal, found: Sequence[tuple[Kind, Definable]]
 ) -> list[tuple[Kind, Definable]]:
-    """Return the definitions without nets and units that `who` has no part in."""
-    rows_of = await conn.execute("SELECT unit_name, coalesce(spec->>'owner', '') FROM job_unit")
-    units: dict[str | None, str] = dict(await rows_of.fetchall())
+    """Return the definitions without units, nets, and their schedules and triggers, that `who` has no part in."""
+    hidden = await hidden_nets(conn, who)
 
     def is_visible(kind: Kind, one: Definable) -> bool:
-        if kind not in (Kind.JOB_NET, Kind.JOB_UNIT):
-            return True
-        owner = getattr(one, "owner", None) or units.get(getattr(one, "unit", None), "")
-        return who.has_part_in(owner)
+        match kind:
+            case Kind.JOB_UNIT:
+                return who.has_part_in(getattr(one, "owner", ""))
+            case Kind.JOB_NET:
+                return one.name not in hidden
+            case _:
+                return getattr(one, "job_net", "") not in hidden
 
     return [(kind, one) for kind, one in found if is_visible(kind, one)]

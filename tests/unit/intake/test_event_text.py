@@ -59,14 +59,14 @@ async def all_steps(keeper: Keeper) -> int:
 
 async def found(store: Store, **wanted: object) -> list[int]:
     async def work(conn: Connection) -> list[int]:
-        return [one.event_id for one in await event_search.events(conn, EventPage.model_validate(wanted))]
+        return [one.event_id for one in await event_search.events(conn, EventPage.model_validate(wanted), owners=None)]
 
     return await store.read(work, name="test.search")
 
 
 async def counted(store: Store, **wanted: object) -> EventCount:
     async def work(conn: Connection) -> EventCount:
-        return await event_search.event_count(conn, EventFilter.model_validate(wanted))
+        return await event_search.event_count(conn, EventFilter.model_validate(wanted), owners=None)
 
     return await store.read(work, name="test.count")
 

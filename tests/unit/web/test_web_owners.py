@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx
 
+from futago.jobs.store import EventRow, add_events
+from futago.runtime.clock import now_utc
 from web_bench import Bench, NewClient
 
 NETS = """
@@ -149,3 +151,105 @@ async def test_accounts_are_for_administrators_and_one_stays(api: httpx.AsyncCli
         ("bob", "operator", True),
     ]
     assert "password" not in str(shown)
+
+
+STARTERS = """
+{kind: Scope, name: none, hosts: []}
+---
+{kind: Monitor, name: logs, scope: none, check: syslog, patterns: [{match: x, priority: info}]}
+---
+{kind: Schedule, name: nightly, job_net: closing, cron: "0 1 * * *"}
+---
+{kind: Schedule, name: hourly, job_net: everybodys, cron: "0 * * * *"}
+---
+{kind: Trigger, name: on-disk, job_net: closing, event: {monitor: logs}}
+---
+{kind: Trigger, name: hook, job_net: everybodys, webhook: {}}
+"""
+
+
+async def names(client: httpx.AsyncClient, path: str, *keys: str, **params: object) -> set[str]:
+    """Return what a list holds: the values of one key of its objects."""
+    answer = await ask(client, "GET", path, params=params)
+    assert answer.status_code == 200, answer.text
+    return {str(one[keys[1]]) for one in answer.json()[keys[0]]}
+
+
+async def test_schedules_and_triggers_are_their_nets(api: httpx.AsyncClient, new_client: NewClient) -> None:
+    await define(api)
+    answer = await ask(api, "POST", "/apply", content=STARTERS, headers={"Content-Type": "text/yaml"})
+    assert answer.status_code == 200, answer.text
+    alice = await account(api, new_client, "alice", "reader", "night-shift")
+    bob = await account(api, new_client, "bob", "operator", "day-shift")
+    nobody = await account(api, new_client, "nobody", "reader")
+    for who, schedules, triggers in (
+        (alice, {"nightly", "hourly"}, {"on-disk", "hook"}),
+        (bob, {"hourly"}, {"hook"}),
+        (nobody, {"hourly"}, {"hook"}),
+        (api, {"nightly", "hourly"}, {"on-disk", "hook"}),
+    ):
+        assert await names(who, "/schedules", "schedules", "schedule_name") == schedules
+        assert await names(who, "/schedules/upcoming", "starts", "schedule_name", days=2) == schedules
+        assert await names(who, "/triggers", "triggers", "trigger_name") == triggers
+        shown = await names(who, "/definitions", "objects", "name", kinds="Schedule,Trigger")
+        assert shown == schedules | triggers
+        assert await names(who, "/definitions", "objects", "name", names="nightly,on-disk,closing,billing") == (
+            {"nightly", "on-disk", "closing", "billing"} if "nightly" in schedules else set()
+        )
+    few = (await ask(bob, "GET", "/schedules/upcoming", params={"days": 2, "limit": 48})).json()
+    assert (len(few["starts"]), few["is_complete"]) == (48, True), "starts that are hidden take no places"
+    for path in ("/triggers/on-disk/secret", "/triggers/hook/secret"):
+        assert (await ask(bob, "POST", path)).json()["code"] == "access.forbidden"
+
+
+async def test_schedule_that_nobody_can_read_is_complained_of_to_its_owners(
+    api: httpx.AsyncClient, new_client: NewClient, bench: Bench
+) -> None:
+    await define(api)
+    assert (
+        await ask(api, "POST", "/apply", content=STARTERS, headers={"Content-Type": "text/yaml"})
+    ).status_code == 200
+    change = b"UPDATE schedule SET spec = spec || '{\"cron\": \"of tomorrow\"}' WHERE schedule_name = 'nightly'"
+    await bench.store.commit(lambda conn: conn.execute(change), name="test.change")
+    alice = await account(api, new_client, "alice", "reader", "night-shift")
+    bob = await account(api, new_client, "bob", "reader", "day-shift")
+    for who, complaints in ((alice, 1), (bob, 0), (api, 1)):
+        assert len((await ask(who, "GET", "/schedules")).json()["unreadable"]) == complaints
+
+
+async def test_events_of_job_control_are_shown_to_owners_and_all_others_to_everybody(
+    api: httpx.AsyncClient, new_client: NewClient, bench: Bench
+) -> None:
+    def event(message: str, owner: str) -> EventRow:
+        return EventRow(
+            occurred_utc=now_utc(), priority="critical", host_name="h1", message=message, detail={}, owner=owner
+        )
+
+    def write(*events: EventRow) -> Any:
+        return bench.store.commit(lambda conn: add_events(conn, events, epoch=1), name="test.events")
+
+    await write(event("Job net free ended", ""), event("Job net closing ended", "night-shift"))
+    assert (await ask(api, "POST", "/events", json={"priority": "info", "message": "net: posted"})).status_code == 201
+    await write(event("Job net opening ended", "day-shift"))
+    alice = await account(api, new_client, "alice", "reader", "night-shift", "others")
+    nobody = await account(api, new_client, "nobody", "operator")
+    wall = await account(api, new_client, "wall", "reader", "*")
+    free = {"Job net free ended", "net: posted"}
+    night, day = "Job net closing ended", "Job net opening ended"
+    for who, seen in (
+        (alice, {*free, night}),
+        (nobody, free),
+        (wall, {*free, night, day}),
+        (api, {*free, night, day}),
+    ):
+        for more in ({}, {"text": "net"}, {"after": 0}, {"order": "desc"}):
+            assert await names(who, "/events", "events", "message", **more) == seen, more
+        count = (await ask(who, "GET", "/events/count")).json()
+        assert count["count"] == len(seen)
+        assert (await ask(who, "GET", "/events/count", params={"text": "closing"})).json()["count"] == (night in seen)
+        page = await who.get("/parts/events")
+        assert {m for m in (*free, night, day) if m in page.text} == seen
+        assert {m for m in (*free, night, day) if m in (await who.get("/")).text} == seen
+    last = (await ask(nobody, "GET", "/events/count")).json()["last_event_id"]
+    assert (await ask(nobody, "GET", "/events", params={"after": last})).json() == {"events": [], "next": None}
+    assert await names(nobody, "/events", "events", "message", before=10_000, limit=1, order="desc") == {"net: posted"}

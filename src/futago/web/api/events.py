@@ -35,14 +35,14 @@ KEY_RACES_MAX = 3  # two requests with one new key: the later finds the earlier'
 
 @router.get("/events", response_model=Events)
 async def events(rooms: InRooms, who: Reader, wanted: Annotated[EventPage, Query()]) -> Response:
-    """Return one page of events by id.
+    """Return one page of events by id; of job control's those whose net's owner role the reader has a part in.
 
     An id is drawn before its transaction commits, so an event may appear below one that was already read: a program
     that follows reads a little of what it knows again.
     """
 
     async def work(conn: Connection) -> list[event_search.EventRow]:
-        return await event_search.events(conn, wanted)
+        return await event_search.events(conn, wanted, owners=who.only_owners)
 
     found = await rooms.serving.require().store.read(work, name="web.events")
     following = found[-1].event_id if len(found) == wanted.limit else None
@@ -54,7 +54,7 @@ async def count(rooms: InRooms, who: Reader, wanted: Annotated[EventFilter, Quer
     """Return how many events there are of that kind."""
 
     async def work(conn: Connection) -> EventCount:
-        return await event_search.event_count(conn, wanted)
+        return await event_search.event_count(conn, wanted, owners=who.only_owners)
 
     return await rooms.serving.require().store.read(work, name="web.event_count")
 

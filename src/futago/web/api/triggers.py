@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -30,6 +31,7 @@ from futago.web.allow import SCHEMES, Definer, Reader
 from futago.web.faults import HttpFault, bad_request, not_found, not_logged_in
 from futago.web.identity import address_of
 from futago.web.job_model import Started, Trigger, Triggers, TriggerSecret
+from futago.web.owners import hidden_nets
 from futago.web.rooms import InRooms
 
 open_router = APIRouter(tags=["jobs"])
@@ -41,8 +43,13 @@ NameInPath = Annotated[str, Path(max_length=63)]
 
 @router.get("/triggers")
 async def triggers(rooms: InRooms, who: Reader) -> Triggers:
-    """Return all triggers."""
-    found = await rooms.serving.require().store.read(read_triggers, name="web.triggers")
+    """Return the triggers of the nets that the reader has a part in."""
+
+    async def work(conn: Connection) -> list[tuple[Definition, datetime | None]]:
+        hidden = await hidden_nets(conn, who)
+        return [pair for pair in await read_triggers(conn) if pair[0].job_net not in hidden]
+
+    found = await rooms.serving.require().store.read(work, name="web.triggers")
     return Triggers(
         triggers=[
             Trigger(

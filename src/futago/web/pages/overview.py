@@ -216,7 +216,8 @@ class Rows:
 async def _rows(rooms: Rooms, who: Principal) -> Rows:
     async def work(conn: Connection) -> Rows:
         sessions = await queries.sessions(conn, owners=who.only_owners, limit=SESSIONS_SHOWN)
-        return Rows(await queries.hosts(conn), await event_search.events(conn, LATEST), [strip(s) for s in sessions])
+        events = await event_search.events(conn, LATEST, owners=who.only_owners)
+        return Rows(await queries.hosts(conn), events, [strip(s) for s in sessions])
 
     return await rooms.serving.require().store.read(work, name="web.overview", deadline_s=5)
 
@@ -254,7 +255,7 @@ async def events_part(
     wanted = LATEST.model_copy(update=chosen)
 
     async def work(conn: Connection) -> list[event_search.EventRow]:
-        return await event_search.events(conn, wanted)
+        return await event_search.events(conn, wanted, owners=who.only_owners)
 
     events = await rooms.serving.require().store.read(work, name="web.events", deadline_s=5)
     return render(request, "parts/events.html", events=events)
