@@ -28,15 +28,25 @@ class Calls:
         self.news = asyncio.Event()
         self.ended: dict[str, RunEnded] = {}
         self._stops: dict[str, asyncio.Event] = {}
+        self._taken: set[str] = set()  # runs that are to begin here, and have not
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._stops or run_id in self.ended
 
+    def take(self, run_id: str) -> None:
+        """A run that nobody has begun is to be begun here, as soon as that is committed."""
+        self._taken.add(run_id)
+
+    def has_taken(self, run_id: str) -> bool:
+        """Whether a run was to begin here and has not: so it has not begun anywhere, whatever became of the commit."""
+        return run_id in self._taken
+
     def begin(self, run_id: str, errand: Errand) -> None:
         """Begin a run, unless it is known."""
         if run_id in self:
             return
+        self._taken.discard(run_id)
         stop = self._stops[run_id] = asyncio.Event()
         task = asyncio.get_running_loop().create_task(self._make(run_id, errand, stop))
         self._tasks.add(task)
@@ -45,6 +55,7 @@ class Calls:
     def end(self, said: RunEnded) -> None:
         """A run has ended so, or nobody knows what became of it."""
         self._stops.pop(said.run_id, None)
+        self._taken.discard(said.run_id)
         self.ended[said.run_id] = said
         self.news.set()
 
@@ -68,7 +79,7 @@ class Calls:
     async def _make(self, run_id: str, errand: Errand, stop: asyncio.Event) -> None:
         try:
             said = await errand(stop)
-        except WorldFault as e:
+        except (WorldFault, OSError) as e:
             said = RunEnded(run_id, Outcome.UNKNOWN, detail=str(e)[:DETAIL_CHARS_MAX])
         self.end(said)
 

@@ -306,7 +306,7 @@ class JobsEngine:
             if entry.state in ENDS:
                 self._stopping.discard(entry.run_id)
         elif entry.is_call:
-            self._calls.stop(entry.run_id)
+            self._requests.stop(entry)
         elif self._context.outward.is_allowed:
             self._hub.stop(entry.host, entry.run_id)
 
@@ -439,6 +439,7 @@ class JobsEngine:
         while True:
             await asyncio.sleep(ASK_AGAIN_S)
             before = clock.now_at() - int(ASK_AGAIN_S * clock.S)
+            self._requests.let_out()
             late = [run_id for run_id, sent_at in self._unconfirmed.items() if sent_at <= before]
             by_host: dict[str, list[str]] = {}
             for run_id in late:
@@ -478,6 +479,7 @@ class JobsEngine:
                 await asyncio.sleep(POLL_S)
                 continue
             await self._context.outward.wait()
+            self._requests.let_out()
             waiting = [e for e in self._board.entries.values() if e.state is JobState.ORDERED]
             for agent in {e.job.host for e in waiting}:
                 self._ask_about(agent)

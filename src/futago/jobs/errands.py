@@ -26,8 +26,8 @@ class Errands:
         self._processes = asyncio.Semaphore(PROCESSES_MAX)
         self._transfers = asyncio.Semaphore(TRANSFERS_MAX)
 
-    def of(self, run_id: str, work: ByManager, variables: Mapping[str, str]) -> Errand:
-        """Return what is to be done for a run."""
+    def of(self, run_id: str, work: ByManager, variables: Mapping[str, str], *, is_resumed: bool = False) -> Errand:
+        """Return what is to be done for a run. `is_resumed`: a manager before may have done it, or a part of it."""
 
         async def errand(stop: asyncio.Event) -> RunEnded:
             match work:
@@ -39,6 +39,6 @@ class Errands:
                         return await check_run.run(run_id, work, self._store, stop)
                 case Transfer():
                     async with self._transfers:
-                        return await Carrier(self._hub, run_id, work, variables).run(stop)
+                        return await Carrier(self._hub, run_id, work, variables, is_resumed=is_resumed).run(stop)
 
         return errand

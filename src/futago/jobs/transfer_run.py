@@ -37,15 +37,17 @@ class _Failed(Exception):
 
 
 class Carrier:
-    """See the module. One for a run; `run` does it."""
+    """See the module. One for a run; `run` does it. `is_resumed`: a manager before may have done it."""
 
-    def __init__(self, hub: AgentHub, run_id: str, work: Transfer, variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, hub: AgentHub, run_id: str, work: Transfer, variables: Mapping[str, str], *, is_resumed: bool = False
+    ) -> None:
         self._hub = hub
         self._run_id = run_id
         self._work = work
         self._source = Place(work.source.host, filled(work.source.path, variables), work.source.user)
         self._to = Place(work.to.host, filled(work.to.path, variables), work.to.user)
-        self._is_finishing = False  # the target may have been told that all is there
+        self._is_finishing = is_resumed  # the target may have been told that all is there
         self._why = ""  # it is waiting
         self._started = now_utc().timestamp()
 
