@@ -79,7 +79,7 @@ class Calls:
     async def _make(self, run_id: str, errand: Errand, stop: asyncio.Event) -> None:
         try:
             said = await errand(stop)
-        except (WorldFault, OSError) as e:
+        except (WorldFault, OSError, RuntimeError) as e:  # RuntimeError: uvloop, of a helper process that has died
             said = RunEnded(run_id, Outcome.UNKNOWN, detail=str(e)[:DETAIL_CHARS_MAX])
         self.end(said)
 

@@ -66,16 +66,19 @@ async def _asked(conn: Connection, work: CheckOnce) -> dict[str, Any] | str:
 
 
 async def _probe(asked: dict[str, Any]) -> Found:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", PROGRAM, stdin=PIPE, stdout=PIPE, stderr=asyncio.subprocess.DEVNULL
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", PROGRAM, stdin=PIPE, stdout=PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+    except OSError as e:
+        return Found("impossible", f"the probe cannot be started: {e}")
     try:
         async with asyncio.timeout(LIMIT_S):
             said, _ = await process.communicate(msgspec.json.encode(asked))
         return msgspec.json.decode(said, type=Found)
     except TimeoutError:
         return Found("impossible", f"the probe did not end within {LIMIT_S:g} s")
-    except (OSError, *UNREADABLE) as e:
+    except (OSError, RuntimeError, *UNREADABLE) as e:  # RuntimeError: uvloop, of a process that has died
         return Found("impossible", f"the probe broke: {e}")
     finally:
         if process.returncode is None:

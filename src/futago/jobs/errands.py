@@ -33,7 +33,8 @@ class Errands:
             match work:
                 case HttpCall():
                     async with self._processes:
-                        return await http_run.run(run_id, http_run.request_of(run_id, work, variables), stop)
+                        request = http_run.request_of(run_id, work, variables)
+                        return await http_run.run(run_id, request, stop, may_repeat=work.may_repeat)
                 case CheckOnce():
                     async with self._processes:
                         return await check_run.run(run_id, work, self._store, stop)
