@@ -168,7 +168,7 @@ class Cluster:
 
     def _await_enforcement(self) -> None:
         """Prove it: the checkpointer applies the setting some time after the reload. A probe commit must hang."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             conn = psycopg.connect(
                 self.conninfo_of("postgres", user="postgres"), autocommit=True, application_name="probe"
@@ -182,7 +182,7 @@ class Cluster:
         raise AssertionError("commits do not wait for the absent standby")
 
     def _await_release(self) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while self.waiting():
             assert time.monotonic() < deadline, "commits still wait"
             time.sleep(0.02)

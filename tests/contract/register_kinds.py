@@ -189,7 +189,7 @@ class World:
             relay.close()
 
 
-async def until(done: Callable[[], bool], *, within_s: float = 10) -> None:
+async def until(done: Callable[[], bool], *, within_s: float = 30) -> None:
     async with asyncio.timeout(within_s):
         while not done():
             await asyncio.sleep(0.01)
@@ -236,7 +236,7 @@ class Jurors:
 
     async def seat(self, name: str, port: int) -> Juror:
         juror = Juror(name, "127.0.0.1", port)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     found = await jury_room.identify(juror, pair_id=PAIR, context=self.contexts["m1"])

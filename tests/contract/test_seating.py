@@ -216,7 +216,7 @@ async def test_jury_gives_way_to_an_etcd_and_that_to_a_witness(tmp_path: Path) -
         assert await calm(p.m2.register.read) == value_of(PAIRED, roster=2)
         stale = old_register(p, before)  # a member that has not heard of it
         carrier = asyncio.create_task(stale.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     await stale.put(value_of(SOLO, roster=1))

@@ -185,7 +185,7 @@ class Client:
     address: str
     heard: list[tuple[float, str]] = field(default_factory=list)
 
-    def run(self, *, until: Callable[[Client], bool], limit_s: float = 5) -> bool:
+    def run(self, *, until: Callable[[Client], bool], limit_s: float = 30) -> bool:
         """Send until the condition holds; return whether it did within the limit. Runs in the client's thread."""
         family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
         end = time.monotonic() + limit_s

@@ -83,7 +83,7 @@ def running_bmc(home: Path) -> Iterator[Bmc]:
     """A BMC at an address of its own on the loopback; ended afterwards."""
     found = Bmc(home, f"127.{os.getpid() % 250 + 1}.{time.time_ns() // 251 % 250 + 1}.{time.time_ns() % 250 + 1}")
     try:
-        ends = time.monotonic() + 5
+        ends = time.monotonic() + 30
         while time.monotonic() < ends and _is_free(found.address):
             time.sleep(0.02)
         yield found

@@ -205,7 +205,7 @@ async def pair(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Member, M
         shutil.rmtree(home, ignore_errors=True)
 
 
-async def until(condition: object, *, within_s: float = 10) -> None:
+async def until(condition: object, *, within_s: float = 30) -> None:
     """Wait until the condition holds."""
     async with asyncio.timeout(within_s):
         while not condition():  # type: ignore[operator]

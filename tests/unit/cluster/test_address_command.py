@@ -78,7 +78,7 @@ async def test_program_that_does_not_end_is_killed_and_unknown(cloud: Path) -> N
     began = time.monotonic()
     with pytest.raises(Unknown):
         await mover(cloud, deadline_s=0.5).acquire()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
 
 
 class Both:

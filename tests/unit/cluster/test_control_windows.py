@@ -77,7 +77,7 @@ async def running(work: Any) -> AsyncIterator[None]:
 async def local(tmp_path: Path) -> AsyncIterator[tuple[ToyDesk, Path]]:
     desk, path = ToyDesk(), tmp_path / "controller.sock"
     async with running(LocalWindow(desk, path=path, log=Log()).run()):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not path.exists():
                 await asyncio.sleep(0.01)
         yield desk, path
@@ -87,7 +87,7 @@ async def talk(path: Path, *lines: bytes, answers: int) -> list[Any]:
     reader, writer = await asyncio.open_unix_connection(str(path))
     for line in lines:
         writer.write(line + b"\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         found = [json.loads(await reader.readline()) for _ in range(answers)]
     writer.close()
     return found
@@ -115,7 +115,7 @@ async def test_role_stream_tells_a_change_at_once_and_repeats_itself(tmp_path: P
     async with local(tmp_path) as (desk, path):
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(b'{"op":"role"}\n')
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert json.loads(await reader.readline())["role"] == "standby"
             desk.now = {"role": "primary", "epoch": 2}
             desk.bell.set()
@@ -153,7 +153,7 @@ async def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     cert, key, ca = keys.issue("member", "m1")
     line = PeerLine(_settings("m1"), context=tls.client_context(cert=cert, key=key, ca=ca))
     async with running(window.run(port)):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     await line.ask("echo", deadline_s=1)

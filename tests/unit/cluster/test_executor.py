@@ -168,7 +168,7 @@ def view(epoch: int, *, primary: MemberName = ME, both: bool = False) -> View:
 
 
 async def settle(executor: Executor) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while executor.under_way():
             await asyncio.sleep(0.001)
 

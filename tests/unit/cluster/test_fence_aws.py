@@ -60,7 +60,7 @@ async def test_api_that_hangs_is_unknown_in_time(cloud: Emulator, settings: Fenc
     try:
         with pytest.raises(Unknown):
             await open_device(msgspec.structs.replace(settings, deadline_s=2)).off()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
     finally:
         cloud.go()
     assert state(cloud, settings.address) == "running"

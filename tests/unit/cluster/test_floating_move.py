@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespa
 GAP_S_MAX = 0.5  # measured 2 to 15 ms; the bound leaves room for a machine that is busy with other things
 
 
-def watch(world: Lan, address: str, move: object, *, to: str, limit_s: float = 5) -> tuple[Client, bool]:
+def watch(world: Lan, address: str, move: object, *, to: str, limit_s: float = 30) -> tuple[Client, bool]:
     """Have a client talk to the address while it is moved; return what it heard, and whether `to` answered at last."""
     client, answered = Client(address), threading.Event()
 
@@ -158,7 +158,7 @@ def say(*words: str) -> str:
     return subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=10).stdout
 
 
-def wait(condition: object, limit_s: float = 5) -> None:
+def wait(condition: object, limit_s: float = 30) -> None:
     assert callable(condition)
     end = time.monotonic() + limit_s
     while not condition():

@@ -97,7 +97,7 @@ async def test_last_will_kills_the_whole_group_and_closes_the_gate(
     gate.write_text("open")
     running = asyncio.create_task(Guard(path=path, log=Log()).run(stop))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not path.exists():
                 await asyncio.sleep(0.01)
             will = Handle(pid=1, is_armed=True, cgroup=str(group), gate_file=str(gate), gate_closed="closed")

@@ -69,7 +69,7 @@ def device(tmp_path: Path) -> Iterator[Path]:
     command = [sys.executable, "-m", "futago.lab.watchdog", str(mount), "touch", str(tmp_path / "reset")]
     process = subprocess.Popen(command)
     try:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while not (mount / "watchdog").exists():
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.02)

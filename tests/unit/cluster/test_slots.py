@@ -97,7 +97,7 @@ async def test_hung_write_makes_unable_and_counts_when_it_lands(
     with pytest.raises(Unknown):
         await keeper.put_view(view(7))  # nothing piles up behind a hung disk
     hang.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while keeper.durable.view != view(6):
             await asyncio.sleep(0.001)
     assert not keeper.durable.is_writing

@@ -79,7 +79,7 @@ class Journal:
         self.add(msgspec.msgpack.encode(mark or Mark()), protocol=Protocol.CONTROL, time_ns=time_ns)
 
     def settle(self, places: Sequence[int] | None) -> None:
-        limit = time.monotonic() + 5
+        limit = time.monotonic() + 30
         for place, writer in enumerate(self._writers):
             while (places is None or place in places) and writer.pending_bytes:
                 assert time.monotonic() < limit, writer.fault

