@@ -81,7 +81,6 @@ LAST_SWITCH = paths.CLUSTER / "last_switch.json"
 VOLUME_NOTE = paths.CLUSTER / "volume.json"
 STALL_FLOOR = 1 * S
 ROSTER_S = 1.0
-PROBE_SHARE = 0.6  # of t_stall: how late PostgreSQL's answer may be; 1.2 s by default, 0.6 s in the fast profile
 Program = Coroutine[Any, Any, None]
 
 
@@ -123,7 +122,7 @@ class Controller:
             log=log,
         )
         self.postgres.on_kill = self.exchange.say_now
-        limit_s = PROBE_SHARE * self.board.cfg.t_stall / S
+        limit_s = settings.profile.probe_ms * MS / S
         self.pgwatch = PgWatch(self.postgres, limit_s=limit_s, volume=Worker("disk"))
         self.peer_line = PeerLine(settings, context=self.context)
         self.sync = PgSync(self.postgres, pause_replay=self._pause_replay)

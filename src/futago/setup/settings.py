@@ -29,18 +29,21 @@ from futago.setup.thirdvote import ThirdVote
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """Timing of failure detection, in milliseconds (pair protocol, section 3.7)."""
+    """Timing of failure detection, in milliseconds (pair protocol, section 3.7). `probe_ms`: how late the answer of
+    PostgreSQL may be until it counts as hung.
+    """
 
     h_ms: int
     k: int
     bias_ms: int
     t_stall_ms: int = 2000
+    probe_ms: int = 1200
 
 
 PROFILES = {
-    "default": Profile(h_ms=200, k=10, bias_ms=300, t_stall_ms=2000),
-    "fast": Profile(h_ms=100, k=5, bias_ms=200, t_stall_ms=1000),
-    "vm": Profile(h_ms=300, k=15, bias_ms=400, t_stall_ms=3000),
+    "default": Profile(h_ms=200, k=10, bias_ms=300, t_stall_ms=2000, probe_ms=1200),
+    "fast": Profile(h_ms=100, k=5, bias_ms=200, t_stall_ms=1000, probe_ms=500),
+    "vm": Profile(h_ms=300, k=15, bias_ms=400, t_stall_ms=3000, probe_ms=1800),
 }
 
 
