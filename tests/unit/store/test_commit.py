@@ -248,9 +248,9 @@ async def test_store_finds_a_restarted_server_at_once(postgres: Cluster, databas
             await store.commit(_insert, name="test.down")
         postgres.start()
         began = time.monotonic()
-        await store.commit(_insert, name="test.up")
+        await store.commit(hold, name="test.up")
         took.append(time.monotonic() - began)
-    assert min(took) < 0.2  # the quickest of three: a test suite beside it may hold up any one of them
+    assert min(took) < 0.3  # 0.1 of it asleep; a test suite beside it may hold up any one of three
     await store.close()
 
 
