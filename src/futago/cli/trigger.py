@@ -54,7 +54,7 @@ def draw_secret(
 
     The secret before is worth nothing from now on. Whoever has the new one can start this trigger's net, and nothing
     else: send it as `Authorization: Bearer SECRET` with POST to the path that is shown, or sign with it, if the trigger
-    wants signed requests (docs/reference/triggers.md).
+    wants signed requests (docs/reference/triggers.md). Of one with `signed: github` it is what GitHub asks for as `Secret`.
     """
     drawn = Remote(way(servers, token_file, ca)).post(f"/triggers/{quote(name, safe='')}/secret", TriggerSecret)
     if as_json:

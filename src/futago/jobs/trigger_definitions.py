@@ -18,6 +18,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from futago.inventory.model import HostName, Kind, Name, Object, Priority, Reference
 from futago.jobs.condition_definitions import Part, VariableName
+from futago.jobs.hook_signature import GITHUB_DELIVERY
 from futago.jobs.parameters import VALUE_CHARS_MAX, VARIABLES_MAX
 
 EVENT_FIELDS = ("host", "monitor", "priority", "message", "event_id", "occurred")
@@ -34,12 +35,20 @@ class OnEvent(Part):
 
 
 class OnRequest(Part):
-    """Requests with the trigger's secret. `key`: the header that tells one delivery from another; `signed`: the secret is not
-    sent, but signs the request.
+    """Requests with the trigger's secret. `key`: the header that tells one delivery from another (where nothing is written:
+    `Idempotency-Key`, of GitHub's `X-GitHub-Delivery`); `signed`: the secret is not sent, but signs the request, in our own
+    way or in GitHub's.
     """
 
     key: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,100}$")] = "Idempotency-Key"
-    signed: bool = False
+    signed: bool | Literal["github"] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_github(cls, written: Any) -> Any:
+        if isinstance(written, dict) and written.get("signed") == "github":
+            return {"key": GITHUB_DELIVERY, **written}
+        return written
 
 
 class Trigger(Object):

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from futago.jobs import store
+from futago.jobs.deliveries import Delivery, known_session, note
 from futago.jobs.sessions import Opened, open_session
 from futago.jobs.store import Connection, EventRow, fetch
 from futago.jobs.trigger_definitions import Trigger
@@ -150,20 +151,29 @@ async def _start(conn: Connection, firing: Firing) -> Opened | None:
     return await _open(conn, trigger, firing.event, key=f"event:{trigger.name}:{firing.event['event_id']}")
 
 
-async def start_by_request(conn: Connection, trigger: Trigger, body: Mapping[str, Any], key: str) -> Opened:
+async def start_by_request(
+    conn: Connection, trigger: Trigger, body: Mapping[str, Any], key: str, delivery: Delivery | None = None
+) -> Opened:
     """Start the net of a trigger that a request has fired, or return the session that this key started before.
 
     Args:
         key: of the request; empty: every request is another one.
+        delivery: of one that was signed without a time: it is remembered for good.
 
     Raises:
-        OperatorFault: the trigger is not enabled, the net is gone, or a value is wrong.
+        OperatorFault: the trigger is not enabled, the net is gone, a value is wrong, or (Copied) it is a copy of another.
     """
+    known = await known_session(conn, trigger.name, delivery) if delivery else None
+    if known is not None:
+        return Opened(known, is_new=False)
     if not trigger.enabled:
         raise OperatorFault(
             f"Trigger `{trigger.name}` is not enabled.", hint="Enable it.", code="jobs.trigger-disabled"
         )
-    return await _open(conn, trigger, body, key=f"hook:{trigger.name}:{key}" if key else None)
+    opened = await _open(conn, trigger, body, key=f"hook:{trigger.name}:{key}" if key else None)
+    if delivery is not None:
+        await note(conn, trigger.name, delivery, opened.session_id)
+    return opened
 
 
 async def read_trigger(conn: Connection, name: str) -> tuple[Trigger, bytes | None] | None:
