@@ -136,6 +136,10 @@ class Board:
         """Return the runs of open sessions that belong to a host."""
         return self._at_host.get(host, {}).values()
 
+    def of_host(self, host: str, run_id: str) -> Entry | None:
+        """Return a run of an open session if it belongs to this host's agent: nobody else has a say in it."""
+        return self._at_host.get(host, {}).get(run_id)
+
     def variables(self, entry: Entry) -> Mapping[str, str]:
         """Return the variables of the entry's session."""
         return self._trees[entry.session_id].variables

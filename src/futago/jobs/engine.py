@@ -368,7 +368,7 @@ class JobsEngine:
 
     def _heard(self, event: Heard) -> None:
         match event.message:
-            case OrderTaken(run_id):
+            case OrderTaken(run_id) if self._board.of_host(event.agent, run_id):
                 self._taken(run_id)
             case RunEnded():
                 self._ended(event.agent, event.message)
@@ -399,13 +399,14 @@ class JobsEngine:
 
     def _report(self, agent: str, report: RunsReport) -> None:
         for run_id in report.held:
-            self._taken(run_id)
+            if self._board.of_host(agent, run_id):
+                self._taken(run_id)
         for run_id in report.stopped:
-            if self._board.never_taken(run_id, now_utc()):
+            if self._board.of_host(agent, run_id) and self._board.never_taken(run_id, now_utc()):
                 self._urgent()
         for run_id in report.absent:
-            entry = self._board.entries.get(run_id)
-            if entry is None or entry.host != agent:
+            entry = self._board.of_host(agent, run_id)
+            if entry is None:
                 continue
             if entry.state is JobState.ORDERED:
                 self.counters.sent_again += 1
@@ -480,8 +481,7 @@ class JobsEngine:
                 continue
             await self._context.outward.wait()
             self._requests.let_out()
-            waiting = [e for e in self._board.entries.values() if e.state is JobState.ORDERED]
-            for agent in {e.job.host for e in waiting}:
+            for agent in {e.host for e in self._board.entries.values() if e.state is JobState.ORDERED}:
                 self._ask_about(agent)
 
 

@@ -39,10 +39,11 @@ from futago.inventory.definitions import parse
 from futago.jobs import patrol, sessions
 from futago.jobs import store as rows
 from futago.jobs.engine import LAZY_S, JobsEngine
-from futago.jobs.hub import AgentHub
+from futago.jobs.hub import AgentHub, Heard
 from futago.jobs.model import JobState, Operation
 from futago.jobs.schedules import Scheduler
-from futago.link.orders import Outcome, RunEnded
+from futago.link.orders import OrderTaken, Outcome, RefusalReason, RunEnded, RunsReport
+from futago.link.orders import Refused as OrderRefused
 from futago.runtime.engine import EngineContext, Outward
 from futago.runtime.faults import OperatorFault, Refused, Unknown
 from futago.store.commit import Connection, Store
@@ -519,6 +520,31 @@ async def test_result_of_another_host_is_not_believed(world: World) -> None:
         [(run_id,)] = await world.rows("SELECT run_id::text FROM job_run")
         engine._ended("h2", RunEnded(str(run_id), Outcome.EXITED, 66))
         assert await world.end_of(session) == "normal"
+
+
+async def test_what_another_host_says_of_a_run_changes_nothing_about_it(world: World) -> None:
+    await world.define(net("n", '{name: a, host: h1, command: "true"}'))
+    world.agents["h1"].kill()
+    await until(lambda: not world.hubs["m1"].is_connected("h1"), what="h1 is gone")
+    async with world.engine() as engine:
+        session = await world.start("n")
+        await until_state(world, session, "a", "ordered")
+        [(run_id,)] = await world.rows("SELECT run_id::text FROM job_run")
+        for said in (
+            OrderTaken(run_id),
+            RunsReport([run_id], [], []),
+            OrderRefused(run_id, RefusalReason.FORGOTTEN, 1),
+        ):
+            engine._heard(Heard("h2", said))
+        assert [e.state for e in engine._board.entries.values()] == [JobState.ORDERED]
+        assert run_id in engine._unconfirmed
+        assert await operate(world, session, "stop", "a") == ""
+        engine._heard(Heard("h2", RunsReport([], [], [run_id])))
+        engine._heard(Heard("h2", RunsReport([], [run_id], [])))
+        assert [e.state for e in engine._board.entries.values()] == [JobState.ORDERED]
+        world.agents["h1"].start()
+        await world.end_of(session)
+    assert await world.states(session) == {"a": "not-run"}
 
 
 async def test_moves_from_a_state_that_is_gone_write_nothing(world: World) -> None:
