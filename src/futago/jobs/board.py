@@ -119,8 +119,9 @@ class Board:
         return session_id in self._trees
 
     @property
-    def open_sessions(self) -> int:
-        return len(self._trees)
+    def open_sessions(self) -> frozenset[int]:
+        """The sessions that are on the board."""
+        return frozenset(self._trees)
 
     @property
     def pending(self) -> int:

@@ -468,9 +468,9 @@ class JobsEngine:
         """
         while True:
             await asyncio.sleep(ASK_AGAIN_S)
+            known = self._board.open_sessions | self._unreadable  # one that ends meanwhile is not missing
             running = await self._context.store.read(store.read_running, name="jobs.running")
-            missing = [i for i in running if i not in self._board and i not in self._unreadable]
-            if missing:
+            if missing := set(running) - known - self._board.open_sessions:
                 raise NotDone(f"{len(missing)} running sessions are not on the board")
 
     async def _let_out(self) -> None:

@@ -36,6 +36,7 @@ from agent_world import (
 from futago.agent.ledger import LEDGER_FILE
 from futago.inventory.apply import apply
 from futago.inventory.definitions import parse
+from futago.jobs import engine as engine_room
 from futago.jobs import patrol, sessions
 from futago.jobs import store as rows
 from futago.jobs.engine import LAZY_S, JobsEngine
@@ -545,6 +546,40 @@ async def test_what_another_host_says_of_a_run_changes_nothing_about_it(world: W
         world.agents["h1"].start()
         await world.end_of(session)
     assert await world.states(session) == {"a": "not-run"}
+
+
+class SlowToCount:
+    """A store that answers which sessions run only once all of them have ended."""
+
+    def __init__(self, real: Store) -> None:
+        self._real = real
+        self.found: list[list[int]] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+    async def read(self, work: Work[Any], *, name: str, deadline_s: float = 10) -> Any:
+        found = await self._real.read(work, name=name, deadline_s=deadline_s)
+        if name == "jobs.running" and found:
+            self.found.append(found)
+            while await self._real.read(rows.read_running, name="test.running"):
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)  # the engine has heard of it, too
+        return found
+
+
+async def test_session_that_ends_while_the_sessions_are_counted_is_not_missing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_room, "ASK_AGAIN_S", 0.05)
+    await world.define(net("n", '{name: a, host: h1, command: "sleep 0.5"}'))
+    slow = SlowToCount(world.store)
+    async with world.engine(store=slow) as engine:
+        session = await world.start("n")
+        await until(lambda: slow.found, what="the sessions were counted")
+        assert await world.end_of(session) == "normal"
+        assert await world.end_of(await world.start("n")) == "normal"
+    assert slow.found[0] == [session] and engine.counters.reloads == 0
 
 
 async def test_moves_from_a_state_that_is_gone_write_nothing(world: World) -> None:
