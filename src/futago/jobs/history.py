@@ -140,15 +140,18 @@ async def read_bars(conn: Connection, session_id: int) -> list[BarRow]:
         return await cursor.fetchall()
 
 
-async def read_sessions_took(conn: Connection, net: str, *, count: int) -> list[TookRow]:
-    """Return how long the newest `count` ended sessions of a net took, oldest first."""
+async def read_sessions_took(conn: Connection, net: str, *, owners: list[str] | None, count: int) -> list[TookRow]:
+    """Return how long the newest `count` ended sessions of a net took, oldest first; with `owners` only theirs, and
+    nobody's.
+    """
     async with conn.cursor(row_factory=class_row(TookRow)) as cursor:
         await cursor.execute(
             "SELECT session_id, '' AS job_name, state, started_utc,"
             " extract(epoch FROM ended_utc - started_utc)::float AS seconds FROM job_session"
             " WHERE net_name = %s AND state = ANY(%s) AND started_utc IS NOT NULL AND ended_utc IS NOT NULL"
+            " AND (%s::text[] IS NULL OR owner_role = '' OR owner_role = ANY(%s::text[]))"
             " ORDER BY session_id DESC LIMIT %s",
-            (net, list(ENDED), count),
+            (net, list(ENDED), owners, owners, count),
         )
         return (await cursor.fetchall())[::-1]
 

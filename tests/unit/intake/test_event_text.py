@@ -71,6 +71,24 @@ async def counted(store: Store, **wanted: object) -> EventCount:
     return await store.read(work, name="test.count")
 
 
+async def test_a_text_in_another_owners_event_is_found_by_nobody_else(store: Store, keeper: Keeper) -> None:
+    ids = await add(store, *(f"net {n} ended" for n in range(10)))
+    change = "UPDATE event SET owner_role = 'night' WHERE event_id = ANY(%s)"
+    await store.commit(lambda conn: conn.execute(change, (ids[::2],)), name="test.owner")
+    for is_indexed in (False, True):
+        if is_indexed:
+            assert await all_steps(keeper) >= 3
+        for owners, seen in ((None, ids), (["night"], ids), ([], ids[1::2]), (["day"], ids[1::2])):
+
+            async def work(conn: Connection, owners: list[str] | None = owners) -> tuple[list[int], int]:
+                found = await event_search.events(conn, EventPage(text="ended"), owners=owners)
+                return [e.event_id for e in found], (
+                    await event_search.event_count(conn, EventFilter(text="ended"), owners=owners)
+                ).count
+
+            assert await store.read(work, name="test.search") == (seen, len(seen))
+
+
 async def test_a_text_is_found_in_closed_ranges_and_above_them_in_either_order(store: Store, keeper: Keeper) -> None:
     ids = await add(store, *(f"{'Disk' if n % 2 else 'fan'} {n} of 100%_full\\" for n in range(10)))
     disks = ids[1::2]

@@ -253,3 +253,25 @@ async def test_events_of_job_control_are_shown_to_owners_and_all_others_to_every
     last = (await ask(nobody, "GET", "/events/count")).json()["last_event_id"]
     assert (await ask(nobody, "GET", "/events", params={"after": last})).json() == {"events": [], "next": None}
     assert await names(nobody, "/events", "events", "message", before=10_000, limit=1, order="desc") == {"net: posted"}
+
+
+async def test_runs_from_before_a_net_was_given_to_others_stay_with_those_who_owned_it(
+    api: httpx.AsyncClient, new_client: NewClient, bench: Bench
+) -> None:
+    await define(api)
+    alice = await account(api, new_client, "alice", "operator", "night-shift")
+    bob = await account(api, new_client, "bob", "operator", "day-shift")
+    old = (await ask(alice, "POST", "/job-nets/closing/runs")).json()["session_id"]
+    given = NETS.replace("unit: billing\njobs", "unit: billing\nowner: day-shift\njobs")
+    assert (await ask(api, "POST", "/apply", content=given, headers={"Content-Type": "text/yaml"})).status_code == 200
+    new = (await ask(bob, "POST", "/job-nets/closing/runs")).json()["session_id"]
+    end = b"UPDATE job_session SET state = 'normal', started_utc = now(), ended_utc = now()"
+    await bench.store.commit(lambda conn: conn.execute(end), name="test.end")
+
+    assert [r["session_id"] for r in (await ask(bob, "GET", "/runs")).json()["runs"]] == [new]
+    took = (await ask(bob, "GET", "/job-nets/closing/durations")).json()["runs"]
+    assert [r["session_id"] for r in took] == [new]
+    assert (await ask(alice, "GET", "/job-nets/closing/durations")).status_code == 403
+    assert [r["session_id"] for r in (await ask(alice, "GET", "/runs")).json()["runs"]] == [old]
+    took = (await ask(api, "GET", "/job-nets/closing/durations")).json()["runs"]
+    assert [r["session_id"] for r in took] == [old, new]

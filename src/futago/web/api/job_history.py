@@ -193,7 +193,7 @@ async def durations(
 
     async def work(conn: Connection) -> Durations:
         await check_net(conn, who, name)
-        sessions = await history.read_sessions_took(conn, name, count=count)
+        sessions = await history.read_sessions_took(conn, name, owners=who.only_owners, count=count)
         jobs = await history.read_jobs_took(conn, [s.session_id for s in sessions])
         by_job: dict[str, list[float]] = defaultdict(list)
         for row in jobs:
