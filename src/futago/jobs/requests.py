@@ -80,7 +80,7 @@ class Requests:
         self._calls.news.set()
 
     def let_out(self) -> None:
-        """Begin what has been put off, if outward effects are allowed now."""
+        """Begin what has been put off, if outward effects are allowed now; what is to be stopped ends without."""
         waiting, self._put_off = self._put_off, set()
         for entry in [self._board.entries[run_id] for run_id in waiting if run_id in self._board.entries]:
             self.order(entry)

@@ -16,6 +16,7 @@ from futago.runtime.engine import EngineContext
 
 ROUND_S = 0.1
 STRAYS_MAX = 5_000
+NAMED_MAX = 20  # runs that one event names
 
 
 class Strays:
@@ -57,18 +58,35 @@ class Strays:
         return await self._context.store.read(read, name="jobs.strays")
 
     async def _note_orphans(self, orphans: list[tuple[str, RunEnded]]) -> None:
-        events = [
-            EventRow(
-                occurred_utc=now_utc(),
-                priority="warning",
-                host_name=agent,
-                message=f"Host {agent} reported the end of a run that has no record here: exit code {said.exit_code}",
-                detail={"run_id": said.run_id, "exit_code": said.exit_code, "outcome": said.outcome.value},
-            )
-            for agent, said in orphans
-        ]
+        by_host: dict[str, list[RunEnded]] = {}
+        for agent, said in orphans:
+            by_host.setdefault(agent, []).append(said)
+        events = [_event(agent, ends) for agent, ends in by_host.items()]
 
         async def write(conn: Connection) -> None:
             await store.add_events(conn, events, epoch=self._context.epoch)
 
         await self._context.store.commit(write, name="jobs.orphans")
+
+
+def _event(agent: str, ends: list[RunEnded]) -> EventRow:
+    """Return the one event of what a host has said in a round: a host that makes runs up must not make thousands."""
+    first = ends[0]
+    what = (
+        f"the end of a run that has no record here: exit code {first.exit_code}"
+        if len(ends) == 1
+        else f"the ends of {len(ends)} runs that have no record here"
+    )
+    return EventRow(
+        occurred_utc=now_utc(),
+        priority="warning",
+        host_name=agent,
+        message=f"Host {agent} reported {what}",
+        detail={
+            "run_id": first.run_id,
+            "exit_code": first.exit_code,
+            "outcome": first.outcome.value,
+            "run_ids": [said.run_id for said in ends[:NAMED_MAX]],
+            "count": len(ends),
+        },
+    )

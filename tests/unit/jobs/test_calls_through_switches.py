@@ -73,6 +73,31 @@ async def test_request_that_was_only_ordered_is_stopped_and_never_made(world: Wo
     assert len(asked) == 2, "those of the second session"
 
 
+async def test_request_that_was_taken_and_put_off_is_stopped_and_never_made(world: World) -> None:
+    class Withdrawn:
+        """A store after whose commit of a beginning no effects outside are allowed any more."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(world.store, name)
+
+        async def commit(self, work: object, *, name: str, **more: object) -> object:
+            done = await world.store.commit(work, name=name, **more)  # type: ignore[arg-type]
+            if await world.rows("SELECT 1 FROM job_run WHERE state = 'running'"):
+                world.outward.set(False)
+            return done
+
+    with web() as (url, asked):
+        await world.define(
+            f'kind: JobNet\nname: n\njobs: [{{name: post, http: {{url: "{url}/good", method: POST}}}}]\n'
+        )
+        async with world.engine(store=Withdrawn()):
+            session = await world.start("n")
+            await until_state(world, session, "post", "running")
+            assert await operate(world, session, "stop", "post") == ""
+            assert await world.end_of(session) == "abnormal"
+        assert asked == [] and "before its start" in (await detail(world, "post"))[3]
+
+
 async def test_transfer_under_way_at_the_switch_goes_on_when_effects_outside_are_allowed_later(
     world: World, tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ from futago.jobs.engine import LAZY_S, JobsEngine
 from futago.jobs.hub import AgentHub, Heard
 from futago.jobs.model import JobState, Operation
 from futago.jobs.schedules import Scheduler
+from futago.jobs.strays import Strays
 from futago.link.orders import OrderTaken, Outcome, RefusalReason, RunEnded, RunsReport
 from futago.link.orders import Refused as OrderRefused
 from futago.runtime.engine import EngineContext, Outward
@@ -510,6 +511,35 @@ async def test_result_that_nobody_knows_is_noted_and_the_agent_may_forget_it(wor
         await until(lambda: not (world.agents["h1"].runs / stray).exists(), what="forgotten")
         events = await world.rows("SELECT host_name, message FROM event")
     assert events == [("h1", "Host h1 reported the end of a run that has no record here: exit code 6")]
+
+
+async def test_many_results_that_nobody_knows_are_one_event_of_each_host(store: Store) -> None:
+    class Deaf(AgentHub):
+        def __init__(self) -> None:
+            self.told: list[tuple[str, str]] = []
+
+        def committed(self, agent: str, run_id: str) -> bool:
+            self.told.append((agent, run_id))
+            return True
+
+    context = EngineContext(settings=pair_settings(), store=store, epoch=1, outward=Outward(), log=QuietLog())
+    hub = Deaf()
+    strays = Strays(context, hub)
+    ids = [f"01234567-89ab-cdef-0123-{n:012x}" for n in range(300)]
+    for n, run_id in enumerate(ids):
+        strays.note("h2" if n % 3 else "h1", RunEnded(run_id, Outcome.EXITED, 6))
+    running = asyncio.ensure_future(strays.run())
+    await until(lambda: len(hub.told) == len(ids), what="all are answered")
+    running.cancel()
+
+    async def read(conn: Connection) -> list[tuple[Any, ...]]:
+        return await (await conn.execute("SELECT host_name, message FROM event ORDER BY host_name")).fetchall()
+
+    assert await store.read(read, name="test.events") == [
+        ("h1", "Host h1 reported the ends of 100 runs that have no record here"),
+        ("h2", "Host h2 reported the ends of 200 runs that have no record here"),
+    ]
+    assert sorted(run_id for _, run_id in hub.told) == ids
 
 
 async def test_result_of_another_host_is_not_believed(world: World) -> None:
