@@ -284,9 +284,10 @@ class ConsumeEngine:
         timelines = self._merger.timelines
         timelines.learn(member, zero_ns, self._merger.other(member), mark)
         settled_ns = record.time_ns if mark.open_since_ns is None else mark.open_since_ns
-        passed_ns = settled_ns - timelines.shift(member, zero_ns)
-        self._merger.pass_time(member, passed_ns)
-        self._repeats.pass_time(passed_ns - WINDOW_NS)
+        shift_ns = timelines.shift(member, zero_ns)
+        unheard_ns = settled_ns if mark.unheard_since_ns is None else mark.unheard_since_ns
+        self._merger.pass_time(member, min(settled_ns, unheard_ns) - shift_ns)
+        self._repeats.pass_time(settled_ns - shift_ns - WINDOW_NS)  # a sender that is gone holds no summary up
 
     def _take_copies(self, member: str, zero_ns: int, records: list[Record], batch: _Batch) -> None:
         if not records:

@@ -112,7 +112,8 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
 
     It shows that the receiver was receiving up to then, and that no record with an older time follows; while messages
     of a time when it could not read (a frozen machine, a full disk) may still wait in the kernel: none that came before
-    `open_since_ns`. `wall_ahead_ns`: wall clock minus steady clock.
+    `open_since_ns`; while single senders cannot reach it (silences.py), or could not a moment ago: none that they sent
+    before `unheard_since_ns`. `wall_ahead_ns`: wall clock minus steady clock.
     `peer_ahead_ns`: the other receiver's steady clock minus ours, as measured over the journal sync against its
     timeline `peer_zero_ns`; None while the two do not speak.
     """
@@ -121,6 +122,7 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     peer_zero_ns: int | None = None
     peer_ahead_ns: int | None = None
     open_since_ns: int | None = None
+    unheard_since_ns: int | None = None
 
 
 Positions = dict[str, dict[str, int]]  # member name -> incarnation -> sequence: what has had its effect

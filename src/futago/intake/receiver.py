@@ -338,6 +338,7 @@ class Receiver:
                     peer_zero_ns=clock.zero_ns if is_measured else None,
                     peer_ahead_ns=clock.ahead_ns if is_measured else None,
                     open_since_ns=self._turns.open_since_ns,
+                    unheard_since_ns=self._turns.unheard_since_ns,
                 ),
                 now_ns,
             )

@@ -106,6 +106,11 @@ class RelpConnection(asyncio.Protocol):
         self.unfinished_bytes = 0
         self.transport: asyncio.Transport | None = None
 
+    @property
+    def source(self) -> bytes:
+        """The client's address, 16 bytes."""
+        return self._source
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
         desk = self._desk

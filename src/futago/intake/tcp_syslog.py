@@ -56,6 +56,11 @@ class TcpSyslog(asyncio.Protocol):
         self.unfinished_bytes = 0
         self.transport: asyncio.Transport | None = None
 
+    @property
+    def source(self) -> bytes:
+        """The sender's address, 16 bytes."""
+        return self._source
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "pause_reading")
         self.transport = transport  # type: ignore[assignment]

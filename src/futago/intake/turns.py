@@ -5,34 +5,24 @@ since. For datagrams the kernel says when each came. For a connection it does no
 how long it may have waited at most, until the connection has been read to its end.
 
 The same holds of a network that was dead: what was written into a connection meanwhile waits in the sender's kernel, which
-tries again ever more rarely, so it comes up to as long after the end of the cut as the cut lasted (RFC 6298, 5.5).
+tries again ever more rarely, so it comes up to as long after the end of the cut as the cut lasted (RFC 6298, 5.5). And of
+the path of one sender alone, which only the kernel's questions to it show (silences.py).
 """
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
-import struct
-import termios
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
-from typing import Protocol as Shape
 
+from futago.intake import silences
 from futago.intake.model import waited_flags
+from futago.intake.silences import REPEAT_NS_MAX, SETTLE_NS, Connection, Silences
 from futago.runtime.clock import S
 
 if TYPE_CHECKING:
     from futago.intake.listen import Counters, UdpPort
 
 STALL_NS = 1 * S  # a loop that did not turn for so long was stopped
-SETTLE_NS = 1 * S  # after so long a sender whose window was shut has gone on
-REPEAT_NS_MAX = 120 * S  # so seldom does a kernel send again at least what nobody confirmed (Linux: TCP_RTO_MAX)
-
-
-class Connection(Hashable, Shape):
-    """A connection that messages come over."""
-
-    transport: asyncio.Transport | None
 
 
 class Turns:
@@ -42,6 +32,7 @@ class Turns:
         counters: counts stops.
         ports: the datagram sockets.
         opened: gives the connections there are.
+        unheard_ns: tells for how long nothing was heard of one.
     """
 
     __slots__ = (
@@ -51,6 +42,7 @@ class Turns:
         "_ports",
         "_read_since_ns",
         "_repeated_by_ns",
+        "_silences",
         "at_ns",
         "counters",
         "stalled_ports",
@@ -62,6 +54,8 @@ class Turns:
         counters: Counters,
         ports: Sequence[UdpPort] = (),
         opened: Callable[[], Iterable[Connection]] = tuple,
+        *,
+        unheard_ns: Callable[[Connection], int | None] = silences.unheard_ns,
     ) -> None:
         self.counters = counters
         self.at_ns = 0
@@ -69,6 +63,7 @@ class Turns:
         self.stalled_ports: set[UdpPort] = set()
         self._ports = ports
         self._opened = opened
+        self._silences = Silences(opened, unheard_ns)
         self._held: dict[Connection, int] = {}  # since when each was not read to its end
         self._read_since_ns: int | None = 0  # None: nothing is read
         self._cut_since_ns: int | None = None  # nothing reaches us
@@ -115,15 +110,20 @@ class Turns:
         """Note a new connection: while nothing was accepted, it may have stood in the kernel's queue."""
         if self._is_settling(now_ns):
             self._held[connection] = self.stalled_since_ns
+        self._silences.meet(connection, now_ns)
 
     def forget(self, connection: Connection) -> None:
         """Note that a connection has ended."""
         self._held.pop(connection, None)
+        self._silences.forget(connection)
 
     def settle(self, now_ns: int) -> None:
-        """Find the connections that have been read to their ends again. To be called in each turn."""
+        """Find the connections that are silent, and those that have been read to their ends again. To be called in each
+        turn.
+        """
+        self._silences.look(now_ns)
         if self._held and not self._is_settling(now_ns):
-            for one in [c for c in self._held if not _waiting_bytes(c)]:
+            for one in [c for c in self._held if not silences.waiting_bytes(c)]:
                 del self._held[one]
 
     def _is_settling(self, now_ns: int) -> bool:
@@ -134,22 +134,15 @@ class Turns:
 
     def flags(self, connection: Connection, now_ns: int) -> int:
         """Return what the record of a frame says of how long it may have waited to be read."""
-        since_ns = self._held.get(connection)
-        return 0 if since_ns is None else waited_flags(now_ns - since_ns)
+        since = [at for at in (self._held.get(connection), self._silences.since_ns(connection)) if at is not None]
+        return waited_flags(now_ns - min(since)) if since else 0
 
     @property
     def open_since_ns(self) -> int | None:
-        """Since when messages may be waiting; None if all sockets were read to their ends since."""
+        """Since when messages may be waiting here; None if all sockets were read to their ends since."""
         return self.stalled_since_ns if self.stalled_ports or self._held else None
 
-
-def _waiting_bytes(connection: Connection) -> int:
-    """Return how much the kernel holds of a connection; 0 if it has ended."""
-    sock = connection.transport.get_extra_info("socket") if connection.transport is not None else None
-    if sock is None:
-        return 0
-    try:
-        (count,) = struct.unpack("=i", fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)))
-    except OSError:
-        return 0
-    return int(count)
+    @property
+    def unheard_since_ns(self) -> int | None:
+        """Since when messages of single senders may be on their way; None: all can reach us."""
+        return self._silences.oldest_ns

@@ -126,7 +126,7 @@ def test_frames_that_waited_while_the_program_was_stopped_say_so_until_the_conne
 class Line:
     """A connection of which the kernel holds nothing."""
 
-    transport = None
+    transport, source = None, bytes(16)
 
 
 def test_what_a_cut_network_kept_with_its_sender_may_come_as_long_after_the_cut_as_it_lasted() -> None:
