@@ -32,6 +32,7 @@ from futago.runtime.unreadable import UNREADABLE
 
 PROGRAM = "futago.agent.file_program"
 HELPERS_MAX = 8  # files at once; each helper has about 20 MB
+LISTERS_MAX = 4  # users for whom directories are read at once, beside them
 IDLE_S = 120.0  # a helper that nobody asks anything is ended: the next manager opens a new one
 ROUND_S = 10.0
 NOTES_KEPT_S = 30 * 86400.0  # a run that is open for longer than this is not asked for again
@@ -99,24 +100,40 @@ class FileCarrier:
         """Do a step for a manager; `may_go_on` is asked again right before the file appears under its name."""
         if not _RUN_ID.match(step.run_id) or step.deed is Deed.PUBLISH:
             return FileAnswer(step.run_id, step.ticket, Trouble.REFUSED, "this is nothing to ask an agent for")
-        async with self._locks.setdefault((step.run_id, step.is_source), asyncio.Lock()):
-            answer = await self._step(step, may_go_on)
+        key = _lister(step.user) if step.deed is Deed.LIST else (step.run_id, step.is_source)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            answer = await self._step(key, step, may_go_on)
         return msgspec.structs.replace(answer, ticket=step.ticket)
 
-    async def _step(self, step: FileStep, may_go_on: Callable[[], bool]) -> FileAnswer:
+    async def _step(self, key: Key, step: FileStep, may_go_on: Callable[[], bool]) -> FileAnswer:
         try:
-            return await (self._open(step) if step.deed is Deed.OPEN else self._go_on(step, may_go_on))
+            match step.deed:
+                case Deed.LIST:
+                    return await self._list(key, step)
+                case Deed.OPEN:
+                    return await self._open(step)
+                case _:
+                    return await self._go_on(step, may_go_on)
         except Refused as e:
             return FileAnswer(step.run_id, trouble=Trouble.REFUSED, fault=str(e))
         except (OSError, EOFError, TimeoutError, *UNREADABLE) as e:
             self._log.warning("file.helper_broke", run_id=step.run_id, error=str(e) or type(e).__name__)
-            await self._end((step.run_id, step.is_source))
+            await self._end(key)
             return FileAnswer(step.run_id, trouble=Trouble.AGAIN, fault="the helper process ended")
+
+    async def _list(self, key: Key, step: FileStep) -> FileAnswer:
+        """Have a directory read by its user's helper, which stays for the next time."""
+        helper = self._helpers.get(key)
+        if helper is None or helper.process.returncode is not None:
+            if sum(_is_lister(k) for k in self._helpers) >= LISTERS_MAX:
+                return FileAnswer(step.run_id, trouble=Trouble.AGAIN, fault="this host reads enough directories")
+            helper = self._helpers[key] = await self._start(step, None)
+        return await self._ask(helper, step)
 
     async def _open(self, step: FileStep) -> FileAnswer:
         key = (step.run_id, step.is_source)
         await self._end(key)  # of a manager before this one
-        if len(self._helpers) >= HELPERS_MAX:
+        if sum(not _is_lister(k) for k in self._helpers) >= HELPERS_MAX:
             return FileAnswer(step.run_id, trouble=Trouble.AGAIN, fault="this host carries enough files")
         note = None if step.is_source else await asyncio.to_thread(self._read, step.run_id)
         if note is not None:
@@ -224,6 +241,14 @@ class FileCarrier:
                 if entry.stat().st_mtime < before:
                     with contextlib.suppress(OSError):
                         os.unlink(entry.path)
+
+
+def _lister(user: str) -> Key:
+    return f"list as {user}", True
+
+
+def _is_lister(key: Key) -> bool:
+    return key[0].startswith("list as ")
 
 
 def _post(helper: _Helper, message: msgspec.Struct) -> None:

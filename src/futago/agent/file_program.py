@@ -21,7 +21,17 @@ from typing import BinaryIO, Protocol
 
 import msgspec
 
-from futago.link.files import CATCH_UP_BYTES_MAX, PIECE_BYTES_MAX, Deed, FileAnswer, FileStep, Trouble, wrong_path
+from futago.agent.listing import TooMany, list_files
+from futago.link.files import (
+    CATCH_UP_BYTES_MAX,
+    PIECE_BYTES_MAX,
+    Deed,
+    FileAnswer,
+    FileStep,
+    Trouble,
+    wrong_path,
+    wrong_pattern,
+)
 
 LENGTH = struct.Struct("!I")
 NAME_BYTES_MAX = 255  # Source: NAME_MAX of Linux
@@ -265,6 +275,19 @@ def done_by(end: End | None, step: FileStep) -> FileAnswer:
         return FileAnswer(step.run_id, trouble=Trouble.REFUSED, fault=f"{e.filename or step.path}: {e.strerror or e}")
 
 
+def found_by(step: FileStep) -> FileAnswer:
+    """Return what a LIST finds."""
+    try:
+        wrong = wrong_path(step.path) or wrong_pattern(step.pattern)
+        if wrong:
+            raise NotDone(Trouble.REFUSED, wrong)
+        return FileAnswer(step.run_id, listed=list_files(step.path, step.pattern))
+    except TooMany as e:
+        return FileAnswer(step.run_id, trouble=Trouble.REFUSED, fault=f"{step.path}: {e}")
+    except (NotDone, OSError) as e:
+        return _not_opened(step, e)
+
+
 def become(who: Become) -> None:
     """Be that user from now on, with the user's groups and nothing of root's."""
     os.umask(0o077)
@@ -285,7 +308,9 @@ def serve(reader: BinaryIO, writer: BinaryIO) -> None:
     end: End | None = None
     while (frame := _frame(reader)) is not None:
         step = decode(frame)
-        if end is None and step.deed is Deed.OPEN:
+        if step.deed is Deed.LIST:
+            answer = found_by(step)
+        elif end is None and step.deed is Deed.OPEN:
             try:
                 end = open_end(step, has_note=who.has_note)
             except (NotDone, OSError) as e:

@@ -144,6 +144,7 @@ class Session:
                 epoch=self._fence.highest,
                 open_runs=len(self._keeper.open_ids),
                 carries_files=self._carrier is not None,
+                lists_files=self._carrier is not None,
             )
         )
         answer = await self._stream.receive()

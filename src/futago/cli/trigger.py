@@ -28,17 +28,22 @@ def list_triggers(
             t.trigger_name,
             t.job_net,
             "yes" if t.enabled else "no",
-            _what(t.waits_for, t.spec),
-            instant(t.secret_since_utc),
+            _what(t.waits_for, t.spec) + (f" ({t.fault})" if t.fault else ""),
+            instant(t.watched_since_utc or t.secret_since_utc),
         ]
         for t in found.triggers
     ]
-    table(["trigger", "job net", "enabled", "waits for", "secret since"], rows)
+    table(["trigger", "job net", "enabled", "waits for", "secret, or watched, since"], rows)
 
 
 def _what(waits_for: str, spec: dict[str, object]) -> str:
     event = spec.get("event")
-    return f"event of {event['monitor']}" if isinstance(event, dict) else waits_for
+    if isinstance(event, dict):
+        return f"event of {event['monitor']}"
+    file = spec.get("file")
+    if isinstance(file, dict):
+        return f"{file.get('when', 'created')} {file['path']} {file.get('files', '')}".rstrip() + f" on {file['host']}"
+    return waits_for
 
 
 @trigger_app.command("secret")

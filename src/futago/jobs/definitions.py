@@ -55,7 +55,7 @@ from futago.jobs.parameters import VARIABLES_MAX, Parameter, Prefix, VariableNam
 from futago.jobs.plan import Net, Unit, make_net
 from futago.jobs.schedule_definitions import Zone
 from futago.jobs.sound import Complaint, complaints
-from futago.link.files import wrong_path
+from futago.link.files import wrong_path, wrong_pattern
 from futago.link.orders import (
     COMMAND_BYTES_MAX,
     ENV_MAX,
@@ -106,7 +106,14 @@ def _file_path(text: str) -> str:
     return text
 
 
+def _file_pattern(text: str) -> str:
+    if wrong := wrong_pattern(text):
+        raise ValueError(wrong)
+    return text
+
+
 FilePath = Annotated[AbsolutePath, AfterValidator(_file_path)]
+FilePattern = Annotated[str, AfterValidator(_file_pattern)]
 
 
 class Codings(Part):

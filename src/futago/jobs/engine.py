@@ -25,6 +25,7 @@ from futago.jobs.claims import is_run_id, presentable
 from futago.jobs.control_definitions import JobQueue
 from futago.jobs.definitions import read_net
 from futago.jobs.errands import Errands
+from futago.jobs.file_triggers import FileTriggers
 from futago.jobs.hub import AgentHub, Connected, Heard
 from futago.jobs.model import AT_AGENT, ENDS, Ask, JobState
 from futago.jobs.patrol import Patrol
@@ -84,8 +85,6 @@ class JobsEngine:
         self._log = context.log.bind(engine=NAME)
         self._nets: dict[str, Net] = {}
         self._unreadable: set[int] = set()  # sessions whose definition another version wrote: said once
-        self._scheduler = Scheduler(context, self._poke)
-        self._triggers = Triggers(context, self._poke)
         self._upkeep = Upkeep(context, hub)
         self._calls = Calls()
         self._errands = Errands(context.store, hub)
@@ -140,8 +139,9 @@ class JobsEngine:
                 Patrol(self._board, self._hub).run,
                 self._upkeep.note_hosts,
                 self._upkeep.prune,
-                self._scheduler.run,
-                self._triggers.run,
+                Scheduler(self._context, self._poke).run,
+                Triggers(self._context, self._poke).run,
+                FileTriggers(self._context, self._hub, self._poke).run,
             ):
                 group.create_task(work())
             group.create_task(self._requests.hear(self._room))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from futago.link import tls
-from futago.link.files import STEP_S, FileAnswer, FileStep
+from futago.link.files import STEP_S, Deed, FileAnswer, FileStep
 from futago.link.frames import FrameStream
 from futago.link.listener import TlsListener
 from futago.link.orders import (
@@ -108,6 +108,7 @@ class _Session:
     address: str
     boot: str
     carries_files: bool = False
+    lists_files: bool = False
     outbox: asyncio.Queue[FromManager] = field(default_factory=lambda: asyncio.Queue(maxsize=OUTBOX_MAX))
     ended: asyncio.Event = field(default_factory=asyncio.Event)  # set: the session is to end
 
@@ -230,7 +231,7 @@ class AgentHub:
     async def carry(self, agent: str, step: FileStep, *, seconds: float = CARRY_S) -> FileAnswer | None:
         """Ask an agent for a step of a file transfer; None if it does not answer, or is of a version that cannot."""
         session = self._sessions.get(agent)
-        if session is None or not session.carries_files:
+        if session is None or not (session.lists_files if step.deed is Deed.LIST else session.carries_files):
             return None
         self._ticket += 1
         step = msgspec.structs.replace(step, ticket=self._ticket, epoch=self._role.epoch)
@@ -299,6 +300,7 @@ class AgentHub:
             address=str(writer.get_extra_info("peername")[0]),
             boot=hello.boot,
             carries_files=hello.carries_files,
+            lists_files=hello.lists_files,
         )
         self._log.event(
             "agent.connected", agent=who.name, address=session.address, version=hello.version, open_runs=hello.open_runs

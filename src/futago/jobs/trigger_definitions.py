@@ -6,21 +6,27 @@
     event: {monitor: disk-logs, priority: [critical]}    webhook: {key: X-GitHub-Delivery}
     set: {HOST: host, TEXT: message}                     set: {REF: head_commit.id}
 
-`set` names, for each parameter, a field of the event, or a place in the JSON that the request brought.
+`file: {host: h, path: /in, files: "*.csv"}` is the third. `set` names, for each parameter, a field of the event or the
+file, or a place in the JSON that the request brought.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from glob import escape
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from futago.inventory.duration import Duration
 from futago.inventory.model import HostName, Kind, Name, Object, Priority, Reference
 from futago.jobs.condition_definitions import Part, VariableName
+from futago.jobs.definitions import FilePath, FilePattern
 from futago.jobs.hook_signature import GITHUB_DELIVERY
 from futago.jobs.parameters import VALUE_CHARS_MAX, VARIABLES_MAX
 
+FILE_FIELDS = ("host", "path", "name", "size", "modified")
 EVENT_FIELDS = ("host", "monitor", "priority", "message", "event_id", "occurred")
 FieldPath = Annotated[str, StringConstraints(pattern=r"^[^.\x00-\x1f]{1,100}(\.[^.\x00-\x1f]{1,100}){0,9}$")]
 
@@ -51,35 +57,75 @@ class OnRequest(Part):
         return written
 
 
+class OnFile(Part):
+    """Files of a host that come, change or go. `path`: the file; or, with `files`, the directory in which their names match.
+    `settle`: a file counts once it has looked the same for so long.
+    """
+
+    host: HostName
+    path: FilePath
+    files: FilePattern | None = None
+    when: Literal["created", "changed", "deleted"] = "created"
+    interval: Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(days=1))] = timedelta(seconds=5)
+    settle: Annotated[Duration, Field(le=timedelta(days=1))] | None = None
+
+    @model_validator(mode="after")
+    def _is_sensible(self) -> OnFile:
+        if self.files is None and self.path.count("/") == 1:
+            raise ValueError("a file right under `/` cannot be watched; let it be in a directory")
+        if self.settle is not None and self.when == "deleted":
+            raise ValueError("`settle` belongs to files that come or change")
+        return self
+
+    @property
+    def directory(self) -> str:
+        """The directory that is read."""
+        return self.path if self.files else self.path.rpartition("/")[0]
+
+    @property
+    def pattern(self) -> str:
+        """What the names of the files match, below the directory."""
+        return self.files or escape(self.path.rpartition("/")[2])
+
+    @property
+    def watched(self) -> str:
+        """Which files, and what of them: what has been seen is of use as long as this is the same."""
+        return self.model_dump_json(include={"host", "path", "files", "when"})
+
+
 class Trigger(Object):
-    """What starts a net. `if_open`: whether an event starts it while a session of the net is open."""
+    """What starts a net. `if_open`: whether an event or a file starts it while a session of the net is open."""
 
     name: Name
     job_net: Name
     enabled: bool = True
     event: OnEvent | None = None
     webhook: OnRequest | None = None
+    file: OnFile | None = None
     set: dict[VariableName, FieldPath] = Field(default={}, max_length=VARIABLES_MAX)
     if_open: Literal["start", "skip"] = "start"
 
     @model_validator(mode="after")
     def _is_one(self) -> Trigger:
-        if (self.event is None) == (self.webhook is None):
-            raise ValueError("write one of `event`, `webhook`")
+        if sum(one is not None for one in (self.event, self.webhook, self.file)) != 1:
+            raise ValueError("write one of `event`, `webhook`, `file`")
         if self.webhook is not None and self.if_open == "skip":
-            raise ValueError("`if_open` belongs to `event`: whoever sends a request is told what it started")
-        unknown = [field for field in self.set.values() if self.event is not None and field not in EVENT_FIELDS]
+            raise ValueError("`if_open` belongs to `event` and `file`: whoever sends a request is told what it started")
+        fields, what = (EVENT_FIELDS, "an event") if self.event else (FILE_FIELDS, "a file")
+        unknown = [field for field in self.set.values() if self.webhook is None and field not in fields]
         if unknown:
-            raise ValueError(f"`set` names `{unknown[0]}`; an event has {', '.join(EVENT_FIELDS)}")
+            raise ValueError(f"`set` names `{unknown[0]}`; {what} has {', '.join(fields)}")
         return self
 
     def references(self) -> Iterator[Reference]:
-        """Yield the net, the monitor and the host."""
+        """Yield the net, and the monitor and the host if it names them."""
         yield Reference(Kind.JOB_NET, self.job_net, ("job_net",))
         if self.event is not None:
             yield Reference(Kind.MONITOR, self.event.monitor, ("event", "monitor"))
             if self.event.host is not None:
                 yield Reference(Kind.HOST, self.event.host, ("event", "host"))
+        if self.file is not None:
+            yield Reference(Kind.HOST, self.file.host, ("file", "host"))
 
     def wants(self, event: Mapping[str, str]) -> bool:
         """Return whether an event of its monitor starts it; `event` holds EVENT_FIELDS."""

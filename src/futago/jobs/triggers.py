@@ -143,12 +143,21 @@ async def _start(conn: Connection, firing: Firing) -> Opened | None:
     """Start what a firing is to start; None: nothing any more."""
     if firing.spec is None or firing.event is None:
         return None
-    trigger = _read(firing.trigger, firing.spec)
+    trigger = read_spec(firing.trigger, firing.spec)
     if not trigger.wants(firing.event):
         return None
+    return await start_for(conn, trigger, firing.event, key=f"event:{trigger.name}:{firing.event['event_id']}")
+
+
+async def start_for(conn: Connection, trigger: Trigger, of: Mapping[str, Any], *, key: str | None) -> Opened | None:
+    """Start the net of a trigger for an event or a file; None: a session is open, and the trigger is to wait for its end.
+
+    Raises:
+        OperatorFault: the net is gone, or a value is wrong.
+    """
     if trigger.if_open == "skip" and await _is_open(conn, trigger.job_net):
         return None
-    return await _open(conn, trigger, firing.event, key=f"event:{trigger.name}:{firing.event['event_id']}")
+    return await _open(conn, trigger, of, key=key)
 
 
 async def start_by_request(
@@ -183,7 +192,7 @@ async def read_trigger(conn: Connection, name: str) -> tuple[Trigger, bytes | No
         "SELECT spec, secret_hash FROM job_trigger LEFT JOIN trigger_secret USING (trigger_name) WHERE trigger_name = %s",
         name,
     )
-    return (_read(name, rows[0][0]), rows[0][1]) if rows else None
+    return (read_spec(name, rows[0][0]), rows[0][1]) if rows else None
 
 
 async def read_triggers(conn: Connection) -> list[tuple[Trigger, datetime | None]]:
@@ -193,7 +202,7 @@ async def read_triggers(conn: Connection) -> list[tuple[Trigger, datetime | None
         "SELECT trigger_name, spec, s.created_utc FROM job_trigger LEFT JOIN trigger_secret s USING (trigger_name)"
         " ORDER BY trigger_name",
     )
-    return [(_read(str(name), spec), since) for name, spec, since in rows]
+    return [(read_spec(str(name), spec), since) for name, spec, since in rows]
 
 
 async def put_secret(conn: Connection, name: str, secret_hash: bytes) -> None:
@@ -205,7 +214,12 @@ async def put_secret(conn: Connection, name: str, secret_hash: bytes) -> None:
     )
 
 
-def _read(name: str, spec: Mapping[str, Any]) -> Trigger:
+def read_spec(name: str, spec: Mapping[str, Any]) -> Trigger:
+    """Return a trigger as it is kept.
+
+    Raises:
+        OperatorFault: another version wrote it.
+    """
     try:
         return Trigger.model_validate(dict(spec))
     except ValidationError as e:

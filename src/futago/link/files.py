@@ -6,6 +6,7 @@
       FileStep(read | write) ------>   one piece; an empty one: go on reading what is there, for the digest
       FileStep(finish) ------------>   source: the digest of all; target: verify, sync, rename
       FileStep(abandon) ----------->   target: remove what is not finished
+      FileStep(list) -------------->   the plain files of a directory whose names match
 
 Steps of one end follow each other: the next is sent when the last was answered. Nothing here does anything.
 """
@@ -20,6 +21,9 @@ PIECE_BYTES_MAX = 512 * 1024  # of a file, in one step
 CATCH_UP_BYTES_MAX = 64 << 20  # read for the digest in one step
 STEP_S = 60.0  # an end answers a step within this time, or is asked anew
 PATH_CHARS_MAX = 1000
+PATTERN_CHARS_MAX = 1000
+LIST_FILES_MAX = 2000  # in one answer
+LIST_BYTES_MAX = 1 << 20  # of their names
 
 
 class Deed(Enum):
@@ -31,6 +35,7 @@ class Deed(Enum):
     FINISH = "finish"
     ABANDON = "abandon"
     PUBLISH = "publish"  # said by an agent to its own helper only, once it has noted the run
+    LIST = "list"  # to be asked of agents only that say `lists_files`
 
 
 class Trouble(Enum):
@@ -44,7 +49,7 @@ class Trouble(Enum):
 
 class FileStep(msgspec.Struct, frozen=True, tag="file-step"):
     """Do this for the run's file at one end. `path`, `user` (empty: the agent's own) and `mode` go with OPEN; `size` and
-    `digest` (SHA-256, hex) with FINISH of a target.
+    `digest` (SHA-256, hex) with FINISH of a target. LIST: of the directory `path` the files that match `pattern` (`wrong_pattern`).
     """
 
     run_id: str
@@ -59,6 +64,16 @@ class FileStep(msgspec.Struct, frozen=True, tag="file-step"):
     data: bytes = b""
     size: int = 0
     digest: str = ""
+    pattern: str = ""
+
+
+class Listed(msgspec.Struct, frozen=True, array_like=True):
+    """A plain file that was found: its name below the directory that was asked for, inode, bytes, and nanoseconds since 1970."""
+
+    name: str
+    inode: int
+    size: int
+    mtime_ns: int
 
 
 class FileAnswer(msgspec.Struct, frozen=True, tag="file-answer"):
@@ -75,6 +90,7 @@ class FileAnswer(msgspec.Struct, frozen=True, tag="file-answer"):
     data: bytes = b""
     digest: str = ""
     is_done: bool = False
+    listed: list[Listed] = []
 
 
 def wrong_path(path: str) -> str:
@@ -86,4 +102,21 @@ def wrong_path(path: str) -> str:
     parts = path.split("/")[1:]
     if any(part in ("", ".", "..") for part in parts):
         return f"`{path[:100]}` holds `..`, `.`, or an empty name"
+    return ""
+
+
+def wrong_pattern(pattern: str) -> str:
+    """Return what is wrong with a pattern of names; empty: nothing.
+
+    `*`, `?` and `[a-z]` are as in a shell, in each part between slashes; a part `**` is any number of directories, also none.
+    """
+    if not 0 < len(pattern) <= PATTERN_CHARS_MAX:
+        return f"a pattern has 1 to {PATTERN_CHARS_MAX} characters"
+    if any(ord(c) < 32 or ord(c) == 127 for c in pattern):
+        return "a pattern holds no control characters"
+    parts = pattern.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        return f"`{pattern}` holds `..`, `.`, or an empty name; it is a pattern below the directory"
+    if parts[-1] == "**" or parts.count("**") > 1:
+        return f"`{pattern}`: `**` stands once, and before the pattern of the file's name, such as `**/*.csv`"
     return ""

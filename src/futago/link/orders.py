@@ -78,6 +78,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     epoch: int
     open_runs: int = 0
     carries_files: bool = False  # it understands FileStep
+    lists_files: bool = False  # and Deed.LIST
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):

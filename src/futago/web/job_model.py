@@ -53,13 +53,17 @@ class Schedules(Shape):
 
 
 class Trigger(Shape):
-    """What starts a net beside schedules and people. `secret_since_utc`: of one that waits for requests; null: none."""
+    """What starts a net beside schedules and people. `secret_since_utc`: of one that waits for requests; null: none.
+    `watched_since_utc`: of one that waits for files; null: its host has not been asked yet. `fault`: why they cannot be read.
+    """
 
     trigger_name: str
     job_net: str
     enabled: bool
-    waits_for: Literal["event", "webhook"]
+    waits_for: Literal["event", "webhook", "file"]
     secret_since_utc: datetime | None
+    watched_since_utc: datetime | None = None
+    fault: str = ""
     spec: dict[str, Any]
 
 

@@ -21,6 +21,7 @@ from futago.access import store as rows
 from futago.access.model import AccessRole, AccountName, Principal, Via
 from futago.access.tokens import draw_secret, hash_secret
 from futago.jobs.deliveries import Copied, Delivery
+from futago.jobs.file_triggers import read_states
 from futago.jobs.hook_signature import (
     GITHUB_EVENT,
     GITHUB_HEADER,
@@ -58,19 +59,23 @@ NameInPath = Annotated[str, Path(max_length=63)]
 async def triggers(rooms: InRooms, who: Reader) -> Triggers:
     """Return the triggers of the nets that the reader has a part in."""
 
-    async def work(conn: Connection) -> list[tuple[Definition, datetime | None]]:
+    async def work(
+        conn: Connection,
+    ) -> tuple[list[tuple[Definition, datetime | None]], dict[str, tuple[datetime | None, str]]]:
         hidden = await hidden_nets(conn, who)
-        return [pair for pair in await read_triggers(conn) if pair[0].job_net not in hidden]
+        return [pair for pair in await read_triggers(conn) if pair[0].job_net not in hidden], await read_states(conn)
 
-    found = await rooms.serving.require().store.read(work, name="web.triggers")
+    found, watched = await rooms.serving.require().store.read(work, name="web.triggers")
     return Triggers(
         triggers=[
             Trigger(
                 trigger_name=trigger.name,
                 job_net=trigger.job_net,
                 enabled=trigger.enabled,
-                waits_for="event" if trigger.event else "webhook",
+                waits_for="event" if trigger.event else "file" if trigger.file else "webhook",
                 secret_since_utc=since,
+                watched_since_utc=watched.get(trigger.name, (None, ""))[0],
+                fault=watched.get(trigger.name, (None, ""))[1],
                 spec=trigger.model_dump(mode="json", exclude_defaults=True),
             )
             for trigger, since in found
