@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import httpx
+from test_web_triggers import ask
 
 from futago.access import store as rows
 from futago.access.limits import FailureLimit
@@ -23,7 +24,7 @@ async def test_nobody_gets_anything_of_the_api_without_a_login(stranger: httpx.A
     routes = [(method, path) for path, methods in paths.items() for method in methods if path not in OPEN]
     assert len(routes) > 15
     for method, path in routes:
-        answer = await stranger.request(method, path.replace("{session_id}", "1"), json={"message": "x"})
+        answer = await ask(stranger, method, path.replace("{session_id}", "1"), json={"message": "x"})
         assert answer.status_code == 401, (method, path)
         assert answer.json()["code"] == "access.login"
         assert answer.headers["www-authenticate"] == "Bearer"
