@@ -9,13 +9,16 @@ the highest of the rates at which nothing is lost and the last message is in the
     peer.rsyslog.two_nodes_durable_per_s   the same with a queue on disk that is synced: what is nearest to two journals
     peer.syslog_ng.udp_file_per_s, peer.snmptrapd.log_per_s
 
-What is not installed has the value null and says so.
+What is not installed has the value null and says so. Debian's syslog-ng cannot be installed beside rsyslog; it is found, too,
+where its packages (syslog-ng-core libivykis0 libnet1 libpcre3) were unpacked: `apt-get download`, `dpkg -x` into one folder, and
+PEERS_UNPACKED=that folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -34,6 +37,7 @@ from receivers import free_port  # noqa: E402
 
 from futago.intake import ber  # noqa: E402
 
+UNPACKED = Path(os.environ.get("PEERS_UNPACKED", "/nonexistent")).absolute()  # packages that are not installed
 TRAP = "1.3.6.1.6.3.1.1.5.3"
 QUIET_S = 3.0  # without a new line: what is missing by then is lost
 ARRIVAL_S = 60.0  # in all
@@ -104,17 +108,30 @@ ruleset(name="w") {{ action(type="omfile" file="{out}" sync="on") }}
     return make
 
 
+def found(program: str) -> str | None:
+    """Return the path of a program, installed or unpacked."""
+    return shutil.which(program) or shutil.which(program, path=f"{UNPACKED}/usr/sbin:{UNPACKED}/usr/bin")
+
+
+def surroundings() -> dict[str, str]:
+    """Return an environment in which unpacked programs find their libraries."""
+    folders = sorted({str(path.parent) for path in UNPACKED.glob("**/lib*.so.*")})
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join(folders)} if folders else dict(os.environ)
+
+
 def syslog_ng(folder: Path, port: int) -> tuple[list[list[str]], Path, bytes]:
-    out, conf = folder / "out.log", folder / "ng.conf"
-    version = subprocess.run(["syslog-ng", "--version"], check=True, capture_output=True, text=True).stdout
-    number = ".".join(version.split("\n")[0].split()[-1].strip("()").split(".")[:2])
+    out, conf, program = folder / "out.log", folder / "ng.conf", found("syslog-ng")
+    assert program is not None
+    said = subprocess.run([program, "--version"], check=True, capture_output=True, text=True, env=surroundings()).stdout
+    number = next(line.split()[-1] for line in said.splitlines() if line.startswith("Config version"))
     conf.write_text(f"""@version: {number}
 options {{ stats-freq(0); threaded(yes); use-dns(no); flush-lines(1000); }};
 source u {{ network(transport(udp) ip("127.0.0.1") port({port}) so-rcvbuf(16777216) log-fetch-limit(10000)); }};
 destination f {{ file("{out}" log-fifo-size(1000000) flush-lines(1000)); }};
 log {{ source(u); destination(f); }};
 """)
-    command = ["syslog-ng", "-F", "-f", str(conf), "-R", str(folder / "persist"), "-p", str(folder / "pid")]
+    modules = [f"--module-path={path}" for path in UNPACKED.glob("usr/lib/syslog-ng/[0-9]*")]
+    command = [program, "-F", "-f", str(conf), "-R", str(folder / "persist"), "-p", str(folder / "pid"), *modules]
     return [[*command, "-c", str(folder / "ctl"), "--no-caps"]], out, b"SEQ="
 
 
@@ -150,8 +167,8 @@ def _oid(text: str) -> bytes:
     return bytes(made)
 
 
-def send_traps(port: int, rate: int, seconds: float) -> int:
-    """Send traps evenly from here; return how many."""
+def send_traps(port: int, rate: int, seconds: float) -> tuple[int, float]:
+    """Send traps evenly from here; return how many, and the seconds that it took (they are made before)."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.connect(("127.0.0.1", port))
     total = int(rate * seconds)
@@ -161,7 +178,7 @@ def send_traps(port: int, rate: int, seconds: float) -> int:
         while n > (time.monotonic() - began) * rate:
             time.sleep(0.0005)
         sock.send(data)
-    return total
+    return total, time.monotonic() - began
 
 
 def counted(path: Path, mark: bytes) -> int:
@@ -176,14 +193,11 @@ def tried(peer: Peer, rate: int, seconds: float) -> tuple[bool, float, dict[str,
         programs = []
         try:
             for command in commands:
-                programs.append(
-                    subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=(folder / "err").open("wb"))
-                )
+                errors = (folder / "err").open("wb")
+                programs.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=surroundings()))
                 time.sleep(1)
-            began = time.monotonic()
             if peer.kind == "trap":
-                sent = send_traps(port, rate, seconds)
-                took = time.monotonic() - began
+                sent, took = send_traps(port, rate, seconds)
             else:
                 sender = [sys.executable, str(HERE / "intake_senders.py"), peer.kind, f"127.0.0.1:{port}"]
                 said = subprocess.run(
@@ -196,9 +210,9 @@ def tried(peer: Peer, rate: int, seconds: float) -> tuple[bool, float, dict[str,
                 sent, took = int(said.stdout.split()[0]), float(said.stdout.split()[1])
             ended, seen, at = time.monotonic(), -1, time.monotonic()
             while seen < sent and time.monotonic() < min(at + QUIET_S, ended + ARRIVAL_S):
-                found = counted(out, mark)
-                if found != seen:
-                    seen, at = found, time.monotonic()
+                so_far = counted(out, mark)
+                if so_far != seen:
+                    seen, at = so_far, time.monotonic()
                 time.sleep(0.02)
             late = at - ended
         finally:
@@ -207,7 +221,17 @@ def tried(peer: Peer, rate: int, seconds: float) -> tuple[bool, float, dict[str,
                 program.wait()
         per_s = sent / took
         is_good = seen >= sent and late <= CATCH_UP_S_MAX and per_s > 0.97 * rate
-        return is_good, per_s, {"rate": rate, "sent": sent, "arrived": seen, "late_s": round(late, 2)}
+        return (
+            is_good,
+            per_s,
+            {
+                "rate": rate,
+                "sent": sent,
+                "sent_per_s": round(per_s),
+                "arrived": seen,
+                "late_s": round(late, 2),
+            },
+        )
 
 
 FAST = (10_000, 20_000, 30_000, 40_000, 50_000, 75_000, 100_000, 150_000)
@@ -234,7 +258,7 @@ def main() -> None:
     for peer in PEERS:
         if args.only and peer.figure not in args.only.split(","):
             continue
-        missing = [name for name in peer.needs if shutil.which(name) is None]
+        missing = [name for name in peer.needs if found(name) is None]
         if missing:
             line = {"figure": f"peer.{peer.figure}", "value": None, "why": f"{missing[0]} is not installed"}
             print(json.dumps(line), flush=True)
