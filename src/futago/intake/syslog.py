@@ -30,11 +30,22 @@ _TIMES = (
     rf"|\d{{4}}[-/]\d\d[-/]\d\d[T ]{_CLOCK}{_ZONE}"
     rf"|\d{{1,2}} [A-Z][a-z]{{2}} (?:\d{{4}} )?{_CLOCK}{_ZONE}"
 )
-_COUNTED = r"(?:\d{1,10}: )?[*.]?"  # Cisco's sequence number, and its sign of a clock that is not set
-_RFC3164 = re.compile(rf"{_COUNTED}(?P<time>{_TIMES}):? (?:(?P<host>[\w.:-]+) )?(?P<rest>.*)\Z", re.S)
+# Cisco's sequence number, the host after it, and the sign of a clock that is not set. Without a number some write a colon.
+_COUNTED = r"[: ]{0,2}(?:\d{1,10}: (?:(?P<origin>[\w.-]{1,64}): )?)?[*.]?"
+# Others than RFC 3164 and its like: the fields that Fortinet's devices begin with, and Meraki's seconds since 1970.
+_KEYED = r"date=\d{4}-\d\d-\d\d,? time=\d\d:\d\d:\d\d"
+_EPOCH = r"(?:1 )?1\d{9}\.\d{1,9}(?= )"
+_FORWARDED = r"Message forwarded from (?P<first>[\w.:-]{1,255}): "  # AIX
+_RFC3164 = re.compile(
+    rf"{_COUNTED}(?P<time>{_TIMES}):? (?:{_FORWARDED}|(?P<host>[\w.:-]+) )?(?P<rest>.*)\Z"
+    rf"|(?P<epoch>{_EPOCH}) (?P<named>[\w.:-]+) (?P<said>.*)\Z",
+    re.S,
+)
 _TAG = re.compile(r"(?P<app>[^\s:\[\]]{1,64})(?:\[(?P<pid>[^\]\s]{0,32})\])?: ?(?P<message>.*)\Z", re.S)
 # The beginning of a message that carries its own time (see merge.py): both RFCs, and what rsyslog forwards.
-_DATED = re.compile(rf"<\d{{1,3}}>(?:1 )?{_COUNTED}(?:{_TIMES})".encode())
+_DATED = re.compile(
+    rf"<\d{{1,3}}>(?:(?:1 )?{_COUNTED.replace('?P<origin>', '?:')}(?:{_TIMES})|{_KEYED}|{_EPOCH})".encode()
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _BOM = "\ufeff"
 
@@ -110,13 +121,24 @@ def parse(data: bytes) -> SyslogMessage:
         return SyslogMessage(
             facility, severity, nil["time"], nil["host"], nil["app"], nil["pid"], message, text, nil["structured"]
         )
-    older = _RFC3164.match(text)
-    time, host, rest = (older["time"], older["host"] or "", older["rest"]) if older else ("", "", text)
+    time, host, rest = _older(text)
     if host.endswith(":"):  # no host: this is the tag
         host, rest = "", f"{host} {rest}"
     tag = _TAG.match(rest)
     app, pid, message = (tag["app"], tag["pid"] or "", tag["message"]) if tag else ("", "", rest)
     return SyslogMessage(facility, severity, time, host, app, pid, message, text)
+
+
+def _older(text: str) -> tuple[str, str, str]:
+    """Return the time and the host of a message of RFC 3164 or its like, and what follows; without a time all of it."""
+    found = _RFC3164.match(text)
+    if found is None:
+        return "", "", text
+    if found["epoch"]:
+        return found["epoch"].removeprefix("1 "), found["named"], found["said"]
+    if found["origin"]:  # then no other host follows
+        return found["time"], found["origin"], " ".join(part for part in (found["host"], found["rest"]) if part)
+    return found["time"], found["first"] or found["host"] or "", found["rest"]
 
 
 _ELEMENT = re.compile(r'\[([^\s=\]"]{1,32})((?: [^\s=\]"]{1,32}="(?:[^"\\]|\\.)*")*) ?\]', re.S)

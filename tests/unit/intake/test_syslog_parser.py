@@ -38,6 +38,14 @@ def test_rfc5424_without_anything() -> None:
         (b"<13>2026/11/22 11:00:00 web1 app: slashes", "web1", "app", "", "slashes"),
         (b"<13>22 Nov 2026 11:00:00 +0900 web1 app: day first", "web1", "app", "", "day first"),
         (b"<13>Feb 30 25:61:61 web1 app: no such time", "web1", "app", "", "no such time"),
+        (b"<189>45: rt-1: Nov 22 11:00:00.123 JST: %LINK-3-UPDOWN: origin", "rt-1", "%LINK-3-UPDOWN", "", "origin"),
+        (b"<189>: Nov 22 11:00:00: %LINK-3-UPDOWN: colon", "", "%LINK-3-UPDOWN", "", "colon"),
+        (b"<13> Nov 22 11:00:00 web1 app: blank", "web1", "app", "", "blank"),
+        (b"<13>Nov 22 11:00:00 Message forwarded from aix1: su: bad", "aix1", "su", "", "bad"),
+        (b"<134>1 1732273200.123456 mx84 events type=x", "mx84", "", "", "events type=x"),
+        (b"<13>Nov 22 11:00:00 10.0.0.1 kernel: address", "10.0.0.1", "kernel", "", "address"),
+        (b"<13>Nov 22 11:00:00 fe80::1 app: v6", "fe80::1", "app", "", "v6"),
+        (b"<13>Nov 22 11:00:00 web1 last message repeated 3 times", "web1", "", "", "last message repeated 3 times"),
         (b"Nov 22 11:00:00 web1 app: no priority", "web1", "app", "", "no priority"),
         (b"<>Nov 22 11:00:00 web1 x: y", "", "", "", "<>Nov 22 11:00:00 web1 x: y"),
         (b"just text", "", "", "", "just text"),
@@ -77,9 +85,21 @@ def test_what_carries_its_own_time_is_dated() -> None:
         b"<13>Nov  2 2026 11:00:00: %ASA-1",
         b"<13>1 2026-11-22T11:00:00Z web1 a - - - x",
         b"<13>2026-11-22T11:00:00+09:00 web1 a: x",
+        b"<189>45: rt-1: Nov 22 11:00:00.123 JST: %LINK-3-UPDOWN: x",
+        b"<189>: *Nov 22 11:00:00: %LINK-3-UPDOWN: x",
+        b"<13> Nov 22 11:00:00 web1 app: x",
+        b'<189>date=2026-11-22 time=11:00:00 devname="fw1" type=event',
+        b"<134>1 1732273200.123456 mx84 events type=x",
     ):
-        assert is_dated(raw)
-    for raw in (b"<13>1 - web1 a - - - x", b"<13>x", b"", b"Nov 22 11:00:00 x", b"<13>app: Nov 22 11:00:00"):
+        assert is_dated(raw), raw
+    for raw in (
+        b"<13>1 - web1 a - - - x",
+        b"<13>x",
+        b"",
+        b"Nov 22 11:00:00 x",
+        b"<13>app: Nov 22 11:00:00",
+        b"<13>1732273200 x",
+    ):
         assert not is_dated(raw)
 
 
