@@ -146,6 +146,8 @@ class Target:
         self.is_done = False
         self._fd = -1
         self._size = self._unsynced = 0
+        if step.base and not has_note:
+            make_directories(step.base, directory, 0o700 | self._mode | (self._mode & 0o044) >> 2)
         self._dir = self._directory(directory, has_note=has_note)
         if has_note:
             self._publish_noted()
@@ -238,6 +240,28 @@ class Target:
     def _answer(self) -> FileAnswer:
         offset = 0 if self._fd < 0 else self._digest.offset
         return FileAnswer(self._run_id, offset=offset, size=self._size, is_done=self.is_done)
+
+
+def make_directories(base: str, directory: str, mode: int) -> None:
+    """Make what is missing of a directory below `base`, which must be there, and have it stay through a power cut.
+
+    Raises:
+        NotDone, OSError: it cannot be made.
+    """
+    if wrong_path(base) or not f"{directory}/".startswith(f"{base}/"):
+        raise NotDone(Trouble.REFUSED, f"{directory} is not below {base}")
+    above = base
+    for part in directory[len(base) :].split("/")[1:]:
+        path = f"{above}/{part}"
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+            os.chmod(path, mode)
+            fd = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        above = path
 
 
 def temporary_name(name: str, run_id: str) -> str:

@@ -184,8 +184,8 @@ class CheckDefinition(Part):
         return plan.CheckOnce(self.monitor, self.host)
 
 
-class SourceDefinition(Part):
-    """The file that is read, as `user`."""
+class PlaceDefinition(Part):
+    """One end of a transfer, as `user` sees it."""
 
     host: HostName
     path: FilePath
@@ -196,14 +196,20 @@ class SourceDefinition(Part):
         return plan.Place(self.host, self.path, self.user or "")
 
 
-class TargetDefinition(SourceDefinition):
-    """The file that is made, or replaced as a whole; it belongs to `user`."""
+class SourceDefinition(PlaceDefinition):
+    """The file that is read; with `files`, the directory below which the names of those that are read match."""
+
+    files: FilePattern | None = None
+
+
+class TargetDefinition(PlaceDefinition):
+    """The file that is made, or replaced as a whole, or the directory of several; they belong to `user`."""
 
     mode: Annotated[str, StringConstraints(pattern=r"^0?[0-7]{3}$")] = "0640"
 
 
 class TransferDefinition(Part):
-    """A file from one host to another."""
+    """A file, or all that match, from one host to another."""
 
     source: SourceDefinition = Field(alias="from")
     to: TargetDefinition
@@ -211,7 +217,8 @@ class TransferDefinition(Part):
 
     def work(self, timeout_s: float) -> plan.Work:
         """Return it as the decision sees it."""
-        return plan.Transfer(self.source.place(), self.to.place(), int(self.to.mode, 8), timeout_s)
+        files = self.source.files or ""
+        return plan.Transfer(self.source.place(), self.to.place(), int(self.to.mode, 8), timeout_s, files)
 
 
 Skip = Annotated[GivenEnd | None, BeforeValidator(skip_word, json_schema_input_type=GivenEnd | bool | None)]

@@ -9,7 +9,8 @@ from futago.jobs import check_run, http_run
 from futago.jobs.calls import Errand
 from futago.jobs.hub import AgentHub
 from futago.jobs.plan import ByManager, CheckOnce, HttpCall, Transfer
-from futago.jobs.transfer_run import Carrier
+from futago.jobs.transfer_run import Carrier, written_out
+from futago.jobs.transfer_several import Convoy
 from futago.link.orders import RunEnded
 from futago.store.commit import Store
 
@@ -40,6 +41,8 @@ class Errands:
                         return await check_run.run(run_id, work, self._store, stop)
                 case Transfer():
                     async with self._transfers:
-                        return await Carrier(self._hub, run_id, work, variables, is_resumed=is_resumed).run(stop)
+                        ready = written_out(work, variables)
+                        carrier = (Convoy if work.files else Carrier)(self._hub, run_id, ready, is_resumed=is_resumed)
+                        return await carrier.run(stop)
 
         return errand

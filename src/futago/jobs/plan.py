@@ -220,12 +220,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A file from one host to another, through the manager. `mode`: of the new file. `timeout_s` 0: none."""
+    """A file from one host to another, through the manager. `mode`: of the new file. `timeout_s` 0: none. `files`: the places
+    are directories, and all files of the source go whose names match.
+    """
 
     source: Place
     to: Place
     mode: int = 0o640
     timeout_s: float = 0.0
+    files: str = ""
 
     @property
     def may_repeat(self) -> bool:

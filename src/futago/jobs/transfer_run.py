@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 from futago.jobs.calls import unless
 from futago.jobs.hub import AgentHub
 from futago.jobs.parameters import filled
-from futago.jobs.plan import Place, Transfer
+from futago.jobs.plan import Transfer
 from futago.link.files import Deed, FileAnswer, FileStep, Trouble, wrong_path
 from futago.link.orders import DETAIL_CHARS_MAX, Outcome, RunEnded
 from futago.runtime.clock import now_utc
@@ -36,17 +37,28 @@ class _Failed(Exception):
     """It cannot be done."""
 
 
-class Carrier:
-    """See the module. One for a run; `run` does it. `is_resumed`: a manager before may have done it."""
+def written_out(work: Transfer, variables: Mapping[str, str]) -> Transfer:
+    """Return the transfer with the values of its variables in their places."""
+    source, to = (replace(place, path=filled(place.path, variables)) for place in (work.source, work.to))
+    return replace(work, source=source, to=to, files=filled(work.files, variables))
 
-    def __init__(
-        self, hub: AgentHub, run_id: str, work: Transfer, variables: Mapping[str, str], *, is_resumed: bool = False
-    ) -> None:
+
+class Carrier:
+    """See the module. One for a run; `run` does it.
+
+    Args:
+        work: of one file, with its variables written out (`written_out`).
+        is_resumed: a manager before may have done it.
+        base: the directories below it that the target's path names are made.
+    """
+
+    def __init__(self, hub: AgentHub, run_id: str, work: Transfer, *, is_resumed: bool = False, base: str = "") -> None:
         self._hub = hub
         self._run_id = run_id
         self._work = work
-        self._source = Place(work.source.host, filled(work.source.path, variables), work.source.user)
-        self._to = Place(work.to.host, filled(work.to.path, variables), work.to.user)
+        self._source = work.source
+        self._to = work.to
+        self._base = base
         self._is_finishing = is_resumed  # the target may have been told that all is there
         self._why = ""  # it is waiting
         self._started = now_utc().timestamp()
@@ -123,7 +135,7 @@ class Carrier:
         place = self._source if is_source else self._to
         step = FileStep(
             self._run_id, deed, is_source, path=place.path, user=place.user, mode=self._work.mode, offset=offset,
-            data=data, size=size, digest=digest,
+            data=data, size=size, digest=digest, base="" if is_source else self._base,
         )  # fmt: skip
         answer = await self._hub.carry(place.host, step)
         if answer is None:

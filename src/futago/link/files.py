@@ -50,6 +50,7 @@ class Trouble(Enum):
 class FileStep(msgspec.Struct, frozen=True, tag="file-step"):
     """Do this for the run's file at one end. `path`, `user` (empty: the agent's own) and `mode` go with OPEN; `size` and
     `digest` (SHA-256, hex) with FINISH of a target. LIST: of the directory `path` the files that match `pattern` (`wrong_pattern`).
+    `base` goes with OPEN of a target: the directories below it that `path` names are made if they are not there.
     """
 
     run_id: str
@@ -65,6 +66,7 @@ class FileStep(msgspec.Struct, frozen=True, tag="file-step"):
     size: int = 0
     digest: str = ""
     pattern: str = ""
+    base: str = ""
 
 
 class Listed(msgspec.Struct, frozen=True, array_like=True):

@@ -127,6 +127,69 @@ async def test_transfer_to_an_absent_host_waits_and_can_be_stopped(world: World,
     assert "nothing has appeared" in (await detail(world))[3] and not (tmp_path / "new").exists()
 
 
+def ship_all(source: Path, to: Path, files: str, more: str = "") -> str:
+    return ship(source, to, more).replace(f"path: '{source}'", f"path: '{source}', files: '{files}'")
+
+
+async def test_all_files_that_match_are_carried_with_their_directories(world: World, tmp_path: Path) -> None:
+    out, inbox = tmp_path / "out", tmp_path / "in"
+    contents = {"a.csv": "a", "b {{DAY}}.csv": "b", "deep/down/c.csv": "c", "deep/x.txt": "no", ".hidden.csv": "no"}
+    for name, text in contents.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(text)
+    inbox.mkdir()
+    await world.define(ship_all(out, inbox, "**/*.csv"))
+    async with world.engine():
+        assert await world.end_of(await world.start("n"), seconds=60) == "normal", await detail(world)
+    found = {str(p.relative_to(inbox)): p.read_text() for p in inbox.rglob("*") if p.is_file()}
+    assert found == {name: text for name, text in contents.items() if text != "no"}
+    assert (inbox / "deep" / "down").stat().st_mode & 0o777 == 0o700
+    assert (
+        "3 files, 3 bytes" in (await detail(world))[2]
+        and "deep/down/c.csv: 1 bytes, sha256 " in (await detail(world))[2]
+    )
+
+
+async def test_several_files_go_on_through_a_switch_and_each_comes_once(world: World, tmp_path: Path) -> None:
+    out, inbox = tmp_path / "out", tmp_path / "in"
+    out.mkdir()
+    inbox.mkdir()
+    for i in range(8):
+        (out / f"{i}").write_text(f"{i}")
+    content = big(out / "8")
+    await world.define(ship_all(out, inbox, "*"))
+    async with world.engine():
+        session = await world.start("n")
+        await until((inbox / "2").exists, what="some are there")
+    (inbox / "0").rename(tmp_path / "taken")
+    async with world.engine("m2", epoch=2):
+        world.agents["h2"].kill()
+        world.agents["h2"].start()
+        assert await world.end_of(session, seconds=60) == "normal", await detail(world)
+    assert sorted(p.name for p in inbox.iterdir()) == [str(i) for i in range(1, 9)]
+    assert (inbox / "8").read_bytes() == content and (tmp_path / "taken").read_text() == "0"
+
+
+async def test_no_file_that_matches_is_abnormal_and_so_is_one_that_cannot_be_written(
+    world: World, tmp_path: Path
+) -> None:
+    out, inbox = tmp_path / "out", tmp_path / "in"
+    out.mkdir()
+    inbox.mkdir()
+    await world.define(ship_all(out, inbox, "*.{{DAY}}"))
+    async with world.engine():
+        assert await world.end_of(await world.start("n"), seconds=60) == "abnormal"
+        assert "matches *.d1" in (await detail(world))[3]
+        for name in ("a.d1", "b.d1"):
+            (out / name).write_text(name)
+        (inbox / "b.d1").mkdir()
+        assert await world.end_of(await world.start("n"), seconds=60) == "abnormal"
+    [(code, why)] = await world.rows(
+        "SELECT exit_code, detail FROM job_run WHERE job_name = 'ship' ORDER BY session_id DESC LIMIT 1"
+    )
+    assert code == 1 and "1 of 2 files are there; b.d1: " in why and (inbox / "a.d1").read_text() == "a.d1"
+
+
 async def test_check_of_a_monitor_has_three_results(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
