@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import time
 from pathlib import Path
 
 import pytest
-from receivers import ReceiverProcess, make_pair
+from receivers import ReceiverProcess, free_port, make_pair
 
 from futago.intake.model import DATA_BYTES_MAX, Flag, Protocol, Record
 
@@ -71,3 +73,39 @@ def test_every_byte_is_kept_by_datagram_and_on_a_connection_with_both_framings(
         assert not any(r.flags & Flag.CUT for r in found[:-1])
     finally:
         receiver.stop()
+
+
+def test_tls_and_relp_take_messages_by_ipv6(receiver: ReceiverProcess) -> None:
+    tls, relp = free_port(), free_port()
+    receiver.write_options(f"[syslog_tls]\nport = {tls}\n[relp]\nport = {relp}\ntls = false\n")
+    receiver.start()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with connected("::1", tls) as plain, context.wrap_socket(plain) as line:
+            line.sendall(b"13 <13>over tls \n")
+            taken(receiver, "syslog_tls", 1)
+        with connected("::1", relp) as client:
+            client.sendall(b"1 open 30 relp_version=0\ncommands=syslog\n2 syslog 13 <13>over relp\n3 close 0\n")
+            said = b""
+            while piece := client.recv(4096):
+                said += piece
+        assert b"2 rsp 6 200 OK\n" in said
+        found = taken(receiver, "syslog_relp", 1)
+        assert [(r.protocol, r.data, r.source) for r in found] == [
+            (Protocol.SYSLOG_TLS, b"<13>over tls ", bytes(15) + b"\x01"),
+            (Protocol.SYSLOG_RELP, b"<13>over relp", bytes(15) + b"\x01"),
+        ]
+    finally:
+        receiver.stop()
+
+
+def connected(host: str, port: int) -> socket.socket:
+    """Return a connection, as soon as the port that the options ask for is served."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return socket.create_connection((host, port), timeout=30)
+        except ConnectionRefusedError:
+            assert time.monotonic() < end
+            time.sleep(0.05)
