@@ -143,7 +143,7 @@ async def test_change_and_deletion_start_the_net_if_they_are_asked_for(world: Wo
             return await world.rows("SELECT count(since_utc) FROM trigger_watch") == [(2,)]
 
         await holds(begun, world)
-        (tmp_path / "changed.csv").write_text("more")
+        deliver(tmp_path / "changed.csv", "more")
         os.unlink(tmp_path / "gone.csv")
         await has_started(world, "changed.csv", "gone.csv")
 
