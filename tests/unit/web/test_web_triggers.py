@@ -117,3 +117,25 @@ async def test_secrets_are_never_shown_again_and_their_drawing_is_in_the_audit(
         return await (await conn.execute(query)).fetchall()  # type: ignore[attr-defined,no-any-return]
 
     assert await bench.store.read(read, name="test.rows") == [("trigger.secret", "hook")]
+
+
+async def test_trigger_by_files_says_since_when_it_watches_and_why_it_cannot(
+    api: httpx.AsyncClient, bench: Bench
+) -> None:
+    text = (
+        "{kind: Host, name: h1, address: 10.0.0.1}\n---\n{kind: JobNet, name: load, jobs: [{name: a, wait: 1h}]}\n---\n"
+        "{kind: Trigger, name: arrived, job_net: load, file: {host: h1, path: /in, files: '*.csv'}}\n"
+    )
+    applied = await ask(api, "POST", "/api/v1/apply", content=text, headers={"Content-Type": "text/yaml"})
+    assert applied.status_code == 200, applied.text
+
+    async def shown() -> tuple[str, bool, str]:
+        found = (await ask(api, "GET", "/api/v1/triggers")).json()["triggers"]
+        [one] = [t for t in found if t["trigger_name"] == "arrived"]
+        return one["waits_for"], one["watched_since_utc"] is not None, one["fault"]
+
+    assert await shown() == ("file", False, "")
+    query = "INSERT INTO trigger_watch (trigger_name, watched, since_utc, fault) VALUES ('arrived', '', now(), 'gone')"
+    await bench.store.commit(lambda c: c.execute(query), name="test.watch")
+    assert await shown() == ("file", True, "gone")
+    assert (await ask(api, "POST", "/api/v1/triggers/arrived/secret")).status_code == 404
