@@ -28,7 +28,7 @@ async def bench(database: str, tmp_path: Path) -> AsyncIterator[Bench]:
 async def new_client(bench: Bench) -> AsyncIterator[NewClient]:
     """Makes clients without a login; `new_client(token=...)` gives one with a token."""
     opened: list[httpx.AsyncClient] = []
-    app = make_app(bench.rooms)
+    app = await asyncio.to_thread(make_app, bench.rooms)  # takes a while, and the program's loops go on beside it
 
     def make(token: str = "") -> httpx.AsyncClient:
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False, client=("192.0.2.7", 40000))
