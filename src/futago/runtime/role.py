@@ -140,7 +140,9 @@ class RoleWatch:
                 writer.write(b'{"op":"role"}\n')
                 await writer.drain()
             while True:
-                async with asyncio.timeout(SILENCE_S_MAX if is_told else max(RETRY_S, self._grace_s)):
+                async with asyncio.timeout(
+                    SILENCE_S_MAX if is_told or self._role == INERT else max(RETRY_S, self._grace_s)
+                ):
                     line = await reader.readline()
                 if not line:
                     return

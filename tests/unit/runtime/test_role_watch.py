@@ -83,6 +83,15 @@ async def test_watch_follows_and_goes_inert_when_the_controller_dies(tmp_path: P
         assert await asyncio.wait_for(watch.changed(role), 30) == INERT
 
 
+async def test_controller_that_takes_its_time_for_the_first_line_is_heard(tmp_path: Path) -> None:
+    def say(w: asyncio.StreamWriter) -> None:
+        asyncio.get_running_loop().call_later(0.5, w.write, json.dumps(LINE).encode() + b"\n")
+
+    watch = RoleWatch(tmp_path / "c.sock")
+    async with running(watch), controller(tmp_path / "c.sock", say):
+        assert (await asyncio.wait_for(watch.changed(INERT), 30)).is_active
+
+
 async def test_watch_keeps_the_role_while_a_killed_controller_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
