@@ -6,6 +6,7 @@ Every address is a loopback address of its own (127.x.y.z), so the product's fix
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
@@ -25,7 +26,7 @@ from futago.runtime.role import GateState, Role, RoleKind
 from futago.setup import authority, settings
 
 PAIR_ID = "testpair"
-WAIT_S = 10.0  # far more than anything here takes; a test that waits so long has failed
+WAIT_S = 60.0  # far more than anything here takes; a test that waits so long has failed
 
 
 class QuietLog(Log):
@@ -168,13 +169,25 @@ class AgentProcess:
 
 
 def _kill_session(session: int) -> None:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if os.getsid(int(entry.name)) == session:
-                    os.kill(int(entry.name), signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                continue
+    """Kill every process of it, until there is none: one may be starting another just now."""
+    end = time.monotonic() + WAIT_S
+    while (found := [pid for pid in _processes() if _lives_in(pid, session)]) and time.monotonic() < end:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.001)
+
+
+def _processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _lives_in(pid: int, session: int) -> bool:
+    try:
+        state, _, _, its_session, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return int(its_session) == session and state not in "ZX"
 
 
 async def until(condition: Callable[[], object], *, what: str, seconds: float = WAIT_S) -> None:
@@ -183,6 +196,18 @@ async def until(condition: Callable[[], object], *, what: str, seconds: float = 
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
         await asyncio.sleep(0.01)
+
+
+async def connected(
+    address: str, port: int, context: ssl.SSLContext
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect as soon as somebody listens there."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            try:
+                return await asyncio.open_connection(address, port, ssl=context)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.01)
 
 
 def lines(path: Path) -> list[str]:

@@ -67,7 +67,7 @@ class Cluster:
         init = _as_postgres(
             BIN / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-N", "--locale=C", "-E", "UTF8"
         )
-        subprocess.run(init, check=True, stdout=subprocess.DEVNULL, cwd=self.home, timeout=60)
+        subprocess.run(init, check=True, stdout=subprocess.DEVNULL, cwd=self.home, timeout=120)
         self.start()
         self.sql("CREATE ROLE futago LOGIN", database="postgres")
         self.sql(f"CREATE DATABASE {TEMPLATE} OWNER futago", database="postgres")
@@ -79,7 +79,7 @@ class Cluster:
         command = _as_postgres(BIN / "postgres", "-D", self.data, "-k", self.home, *settings)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 return self.sql("SELECT 1", database="postgres")
@@ -92,7 +92,7 @@ class Cluster:
         """End the server at once, as SIGQUIT does: no checkpoint."""
         if self._process and self._process.poll() is None:
             self._process.send_signal(3)
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=60)
 
     def destroy(self) -> None:
         """Stop and remove everything."""
@@ -168,7 +168,7 @@ class Cluster:
 
     def _await_enforcement(self) -> None:
         """Prove it: the checkpointer applies the setting some time after the reload. A probe commit must hang."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             conn = psycopg.connect(
                 self.conninfo_of("postgres", user="postgres"), autocommit=True, application_name="probe"
@@ -182,7 +182,7 @@ class Cluster:
         raise AssertionError("commits do not wait for the absent standby")
 
     def _await_release(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while self.waiting():
             assert time.monotonic() < deadline, "commits still wait"
             time.sleep(0.02)

@@ -272,7 +272,7 @@ async def bench(
             await store.close()
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 30) -> None:
+async def until(condition: Callable[[], object], *, seconds: float = 60) -> None:
     """Wait until a condition holds; fail after that many seconds."""
     async with asyncio.timeout(seconds):
         while not condition():

@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 import ssl
 import sys
 import urllib.request
@@ -29,6 +28,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from free_ports import free_port
 from futago.agent.juror import Juror as JurorServer
 from futago.link import tls
 from futago.register import jury as jury_room
@@ -52,12 +52,6 @@ PUT_S = 0.4
 READ_S = 0.4
 MEMBERS = ("m1", "m2")
 ACCESS = Key("AKIDEXAMPLE", "secret", "eu-central-1")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @dataclass
@@ -189,7 +183,7 @@ class World:
             relay.close()
 
 
-async def until(done: Callable[[], bool], *, within_s: float = 30) -> None:
+async def until(done: Callable[[], bool], *, within_s: float = 10) -> None:
     async with asyncio.timeout(within_s):
         while not done():
             await asyncio.sleep(0.01)
@@ -236,7 +230,7 @@ class Jurors:
 
     async def seat(self, name: str, port: int) -> Juror:
         juror = Juror(name, "127.0.0.1", port)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     found = await jury_room.identify(juror, pair_id=PAIR, context=self.contexts["m1"])
@@ -343,7 +337,7 @@ class Etcd:
         ]
         with open(self.home / "etcd.log", "ab") as log:
             self.process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(FutagoFault):
                     await self.ask("/v3/maintenance/status", {})
@@ -463,7 +457,7 @@ class Moto:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", _MOTO, str(self.port), stdout=log, stderr=log, env={**os.environ, "HOME": "/tmp"}
             )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while True:
                 try:
                     await asyncio.to_thread(self._make_bucket)
@@ -542,7 +536,7 @@ async def world_of(kind: str, home: Path) -> AsyncIterator[World]:
 
 async def calm(ask: Callable[[], Awaitable[T]], *, but: str = ".") -> T:
     """Return the answer, however long the connections take; faults that do not match `but` are passed on."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await ask()

@@ -20,7 +20,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent_world import WAIT_S, AgentProcess, Keys, QuietLog, active, lines, loopback, make_hub, order, standby, until
+from agent_world import (
+    WAIT_S,
+    AgentProcess,
+    Keys,
+    QuietLog,
+    active,
+    connected,
+    lines,
+    loopback,
+    make_hub,
+    order,
+    standby,
+    until,
+)
 from futago.agent.ledger import LEDGER_FILE, Ledger
 from futago.agent.model import EXIT_BLANK, Record
 from futago.jobs import hub as hub_room
@@ -528,8 +541,7 @@ async def test_member_certificate_is_not_an_agents(tmp_path: Path) -> None:
     address = loopback()
     async with desk(keys, address) as d:
         await until(lambda: not d.task.done(), what="hub runs")
-        await asyncio.sleep(0.05)
-        reader, writer = await asyncio.open_connection(address, 7713, ssl=keys.client("member", "m2"))
+        reader, writer = await connected(address, 7713, keys.client("member", "m2"))
         assert await reader.read(10) == b""
         writer.close()
         assert d.hub.counters.strangers == 1

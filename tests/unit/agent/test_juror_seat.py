@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_world import PAIR_ID, Keys, QuietLog, loopback, until
+from agent_world import PAIR_ID, Keys, QuietLog, connected, loopback, until
 from futago.agent import juror as room
 from futago.agent.juror import Acceptor, Juror
 from futago.agent.slots import SLOT_BYTES
@@ -123,7 +123,7 @@ async def test_disk_that_hangs_makes_the_juror_unable_until_it_answers(
     write, gate = acceptor._file.write, __import__("threading").Event()
 
     def hang(value: bytes) -> None:
-        gate.wait(10)
+        gate.wait(60)
         write(value)
 
     monkeypatch.setattr(acceptor._file, "write", hang)
@@ -142,7 +142,6 @@ async def listening(tmp_path: Path, keys: Keys) -> AsyncIterator[tuple[Juror, st
     task = asyncio.get_running_loop().create_task(juror.run())
     try:
         await until(lambda: juror.acceptor.acceptor_id, what="loaded")
-        await asyncio.sleep(0.05)
         yield juror, address
     finally:
         task.cancel()
@@ -150,7 +149,7 @@ async def listening(tmp_path: Path, keys: Keys) -> AsyncIterator[tuple[Juror, st
 
 
 async def connect(keys: Keys, address: str, kind: str, name: str) -> FrameStream[JurorReply]:
-    reader, writer = await asyncio.open_connection(address, paths.PORT_JUROR, ssl=keys.client(kind, name))
+    reader, writer = await connected(address, paths.PORT_JUROR, keys.client(kind, name))
     return FrameStream(reader, writer, JurorReply)
 
 

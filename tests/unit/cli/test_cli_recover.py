@@ -129,5 +129,5 @@ def test_interruption_ends_the_watching_only(member: Callable[[Answers], Member]
     assert p.stderr is not None
     assert "copying" in p.stderr.readline()
     p.send_signal(signal.SIGINT)
-    _out, err = p.communicate(timeout=30)
+    _out, err = p.communicate(timeout=60)
     assert p.returncode == 130 and "goes on in the controllers" in err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agent_world import Keys, active, loopback, make_hub, order, standby, until
+from agent_world import WAIT_S, Keys, active, connected, loopback, make_hub, order, standby, until
 from futago.jobs import hub as room
 from futago.jobs.hub import AgentHub, Connected, Heard
 from futago.link.frames import FrameStream, encode
@@ -25,7 +25,7 @@ class Site:
 
     async def connect(self, name: str = "h1", *, hello: Hello | None = None) -> Stream:
         context = self.keys.client("agent", name)
-        reader, writer = await asyncio.open_connection(self.address, paths.PORT_AGENT, ssl=context)
+        reader, writer = await connected(self.address, paths.PORT_AGENT, context)
         stream: Stream = FrameStream(reader, writer, FromManager)
         await stream.send(hello or Hello(agent=name, boot="b", version="1", epoch=0))
         return stream
@@ -36,7 +36,6 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     keys, address = Keys(tmp_path / "keys"), loopback()
     hub = make_hub(keys, address)
     task = asyncio.get_running_loop().create_task(hub.run())
-    await asyncio.sleep(0.05)
     yield Site(hub, keys, address)
     task.cancel()
     await asyncio.wait({task})
@@ -45,7 +44,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 async def closed(stream: Stream) -> bool:
     try:
         while True:
-            await asyncio.wait_for(stream.receive(), 5)
+            await asyncio.wait_for(stream.receive(), WAIT_S)
     except (EOFError, OSError):
         return True
 
@@ -140,5 +139,5 @@ async def test_newer_session_of_an_agent_ends_the_older_one(site: Site) -> None:
     second = await site.connect()
     assert await closed(first)
     await second.send(OrderTaken("r1"))
-    events = [await asyncio.wait_for(site.hub.inbox.get(), 5) for _ in range(3)]
+    events = [await asyncio.wait_for(site.hub.inbox.get(), WAIT_S) for _ in range(3)]
     assert [type(e) for e in events] == [Connected, Connected, Heard]

@@ -130,7 +130,7 @@ class World:
         found = await self.rows("SELECT job_name, state FROM job_run WHERE session_id = %s", session)
         return {str(job): str(state) for job, state in found}
 
-    async def end_of(self, session: int, *, seconds: float = 20) -> str:
+    async def end_of(self, session: int, *, seconds: float = 60) -> str:
         end = asyncio.get_running_loop().time() + seconds
         while True:
             [(state,)] = await self.rows("SELECT state FROM job_session WHERE session_id = %s", session)
@@ -338,7 +338,7 @@ async def test_same_key_starts_a_net_once(world: World) -> None:
 async def test_agents_that_connect_appear_as_hosts(world: World) -> None:
     await world.store.commit(lambda c: c.execute(b"DELETE FROM host WHERE host_name = 'h2'"), name="test.forget")
     async with world.engine():
-        end = asyncio.get_running_loop().time() + 5
+        end = asyncio.get_running_loop().time() + 60
         while True:
             found = await world.rows("SELECT host_name, is_registered FROM host WHERE has_agent ORDER BY 1")
             if found == [("h1", True), ("h2", True)]:
@@ -403,7 +403,7 @@ async def test_session_whose_start_was_committed_late_is_found(world: World) -> 
         return session
 
     async with world.engine() as engine:
-        await asyncio.sleep(0.3)
+        await until(lambda: world.log.count("jobs.loaded"), what="the rows were read")
         session = await world.store.commit(begin, name="test.late")
         assert await world.end_of(session) == "normal"
         assert engine.counters.reloads == 1
@@ -464,6 +464,7 @@ async def test_job_of_an_absent_agent_waits_for_it(world: World) -> None:
     await until(lambda: not world.hubs["m1"].is_connected("h1"), what="gone")
     async with world.engine():
         session = await world.start("n")
+        await until_state(world, session, "a", "ordered")
         await asyncio.sleep(0.4)
         assert await world.states(session) == {"a": "ordered"}
         world.agents["h1"].start()
@@ -543,13 +544,15 @@ async def test_many_results_that_nobody_knows_are_one_event_of_each_host(store: 
 
 
 async def test_result_of_another_host_is_not_believed(world: World) -> None:
-    await world.define(net("n", '{name: a, host: h1, command: "sleep 0.4; exit 0"}'))
+    go = world.oracle.with_name("go")
+    await world.define(net("n", f'{{name: a, host: h1, command: "until test -e {go}; do sleep 0.05; done"}}'))
     async with world.engine() as engine:
         session = await world.start("n")
         while (await world.states(session))["a"] not in ("ordered", "running"):
             await asyncio.sleep(0.02)
         [(run_id,)] = await world.rows("SELECT run_id::text FROM job_run")
         engine._ended("h2", RunEnded(str(run_id), Outcome.EXITED, 66))
+        go.touch()
         assert await world.end_of(session) == "normal"
 
 
@@ -634,7 +637,7 @@ async def operate(
         ),
         name="test.ask",
     )
-    for _ in range(100):
+    for _ in range(1200):
         decision = await world.store.read(lambda c: sessions.read_decision(c, asked), name="test.decision")
         if decision is not None:
             return decision
@@ -643,8 +646,9 @@ async def operate(
 
 
 async def test_people_hold_release_and_skip_jobs_of_a_running_session(world: World) -> None:
+    go = world.oracle.with_name("go")
     jobs = [
-        f'{{name: a, host: h1, command: "{say(world.oracle, "a")}; sleep 1"}}',
+        f'{{name: a, host: h1, command: "{say(world.oracle, "a")}; until test -e {go}; do sleep 0.05; done"}}',
         f'{{name: b, host: h2, command: "{say(world.oracle, "b")}", after: [a]}}',
         f'{{name: c, host: h1, command: "{say(world.oracle, "c")}", after: [b]}}',
         f'{{name: d, host: h2, command: "{say(world.oracle, "d")}", after: [c]}}',
@@ -656,6 +660,7 @@ async def test_people_hold_release_and_skip_jobs_of_a_running_session(world: Wor
         assert await operate(world, session, "hold", "b") == ""
         assert await operate(world, session, "skip", "c") == ""
         assert "not waiting any more" in await operate(world, session, "skip", "a")
+        go.touch()
         await until_state(world, session, "a", "normal")
         await asyncio.sleep(0.3)
         assert (await world.states(session))["b"] == "waiting"
@@ -668,7 +673,7 @@ async def test_people_hold_release_and_skip_jobs_of_a_running_session(world: Wor
 
 
 async def until_state(world: World, session: int, job: str, state: str) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         if (await world.states(session))[job] == state:
             return
         await asyncio.sleep(0.05)
@@ -685,7 +690,7 @@ async def test_stopped_run_ends_what_runs_and_starts_nothing_more(world: World) 
         session = await world.start("n")
         await until(lambda: lines(world.oracle) == ["a"], what="the first job")
         assert await operate(world, session, "stop") == ""
-        assert await world.end_of(session, seconds=10) == "abnormal"
+        assert await world.end_of(session, seconds=60) == "abnormal"
     assert await world.states(session) == {"a": "abnormal", "b": "not-run"}
     assert await world.rows(
         "SELECT exit_code, detail FROM job_run WHERE session_id = %s AND job_name = 'a'", session
@@ -707,7 +712,7 @@ async def test_operation_on_a_session_that_cannot_be_read_here_is_answered(world
 
 async def test_operation_that_a_late_read_shows_again_is_not_done_again(world: World) -> None:
     await world.define(
-        net("n", '{name: a, host: h1, command: "sleep 2"}', '{name: b, host: h1, command: "true", after: [a]}')
+        net("n", '{name: a, host: h1, command: "sleep 300"}', '{name: b, host: h1, command: "true", after: [a]}')
     )
     seen = asyncio.Event()
     late: list[list[rows.OperationRow]] = []
@@ -731,7 +736,7 @@ async def test_operation_that_a_late_read_shows_again_is_not_done_again(world: W
         session = await world.start("n")
         await until_state(world, session, "a", "running")
         assert await operate(world, session, "hold", "b") == ""
-        await asyncio.wait_for(seen.wait(), 5)
+        await asyncio.wait_for(seen.wait(), 60)
         assert await operate(world, session, "release", "b") == ""
         assert engine.counters.reloads == 0
         assert await operate(world, session, "stop") == ""
@@ -743,10 +748,11 @@ async def again(world: World, session: int, job: str | None = None) -> list[str]
 
 
 async def test_ended_run_runs_again_from_what_failed_and_keeps_the_rest(world: World) -> None:
-    mended = world.oracle.with_name("mended")
+    mended, go = world.oracle.with_name("mended"), world.oracle.with_name("go")
+    second = f"test -e {mended} && until test -e {go}; do sleep 0.05; done"
     jobs = [
         f'{{name: a, host: h1, command: "{say(world.oracle, "a")}"}}',
-        f'{{name: b, host: h2, command: "{say(world.oracle, "b")}; test -e {mended}", after: [a]}}',
+        f'{{name: b, host: h2, command: "{say(world.oracle, "b")}; {second}", after: [a]}}',
         f'{{name: c, host: h1, command: "{say(world.oracle, "c")}", after: [b]}}',
     ]
     await world.define(net("n", *jobs))
@@ -759,6 +765,7 @@ async def test_ended_run_runs_again_from_what_failed_and_keeps_the_rest(world: W
         assert await again(world, session) == ["b", "c"]
         with pytest.raises(OperatorFault, match="has not ended"):
             await again(world, session)
+        go.touch()
         assert await world.end_of(session) == "normal"
         assert await again(world, session, "c") == ["c"]
     async with world.engine("m2", epoch=9):
@@ -779,7 +786,7 @@ async def test_job_stopped_while_its_agent_is_away_is_never_started(world: World
         await until_state(world, session, "a", "ordered")
         assert await operate(world, session, "stop", "a") == ""
         world.agents["h1"].start()
-        assert await world.end_of(session, seconds=15) == "normal"
+        assert await world.end_of(session, seconds=60) == "normal"
     assert await world.states(session) == {"a": "not-run"}
     assert lines(world.oracle) == []
 

@@ -27,7 +27,7 @@ class World:
 
     async def written(self, run_id: str, text: bytes) -> Part:
         """Wait until the run has written so much."""
-        for _ in range(500):
+        for _ in range(3000):
             part = await self.read(run_id)
             if part.data.endswith(text):
                 return part
@@ -60,7 +60,7 @@ async def test_output_of_a_running_job_is_shown_as_it_grows(world: World, tmp_pa
     assert first == Part(0, b"one\n", 4, is_ended=False)
     go.touch()
     await world.written("r1", b"two\n")
-    for _ in range(200):
+    for _ in range(3000):
         rest = await world.read("r1", 4)
         if rest.is_ended:
             break
@@ -73,7 +73,7 @@ async def test_long_output_comes_in_parts_and_jumps_over_what_was_not_kept(world
     world.hub.order(
         "h1", order("r1", f"head -c {half} /dev/zero | tr '\\0' a; head -c {size - half} /dev/zero | tr '\\0' b")
     )
-    for _ in range(500):
+    for _ in range(3000):
         part = await world.read("r1", size)
         if part.is_ended:
             break

@@ -96,7 +96,7 @@ class Agents:
         await asyncio.Event().wait()
 
 
-async def _until(condition: Callable[[], bool], seconds: float = 30) -> float:
+async def _until(condition: Callable[[], bool], seconds: float = 60) -> float:
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < seconds, "it did not come about"
@@ -137,13 +137,20 @@ async def bench(tmp_path: Path, database: str) -> AsyncIterator[Bench]:
 PRIMARY = {"role": "primary", "epoch": 7, "gate": "open", "outward": True}
 
 
-async def test_engines_run_after_the_role_came(bench: Bench) -> None:
+async def test_engines_run_promptly_after_the_role_came(bench: Bench) -> None:
     await _until(lambda: bool(bench.hub.roles) and bench.hub.roles[-1].epoch == 6)
     assert bench.engines.story == []
-    bench.controller.say(**PRIMARY)
-    await _until(lambda: bench.engines.story == ["begin 7"])
-    assert bench.manager.outward.is_allowed
-    assert bench.hub.roles[-1].epoch == 7
+    begin, end = [], []
+    for epoch in range(7, 107, 10):  # the quickest counts: a busy machine holds up some
+        bench.controller.say(**PRIMARY | {"epoch": epoch})
+        begin.append(await _until(lambda epoch=epoch: bench.engines.story[-1:] == [f"begin {epoch}"]))
+        assert bench.manager.outward.is_allowed
+        assert bench.hub.roles[-1].epoch == epoch
+        bench.controller.say(role="standby", epoch=epoch + 1, gate="closed", outward=False)
+        end.append(await _until(lambda epoch=epoch: bench.engines.story[-1] == f"end {epoch}"))
+        if min(begin) < 0.5 and min(end) < 0.3:
+            break
+    assert min(begin) < 0.5 and min(end) < 0.3  # 0.1 s on a quiet machine
 
 
 async def test_engines_do_not_run_while_the_gate_is_closed(bench: Bench) -> None:
@@ -210,9 +217,8 @@ async def test_dead_controller_makes_the_manager_inert(tmp_path: Path, bench: Be
 
 
 async def test_beats_reach_the_controller_five_times_a_second(bench: Bench) -> None:
-    await _until(lambda: len(bench.controller.beats) >= 6, seconds=20)
-    gaps = sorted(b - a for a, b in pairwise(bench.controller.beats))
-    assert 0.15 < gaps[len(gaps) // 2] < 0.6  # a busy machine may hold up one, and the next is early then
+    await _until(lambda: len(bench.controller.beats) >= 6)
+    await _until(lambda: 0.15 < sorted(b - a for a, b in pairwise(bench.controller.beats[-6:]))[2] < 0.3)
 
 
 async def test_controller_that_is_away_is_told_once_and_so_is_its_return(
@@ -229,10 +235,10 @@ async def test_controller_that_is_away_is_told_once_and_so_is_its_return(
     path.rename(tmp_path / "away.sock")
     await _until(lambda: tells("manager.controller_away"))
     beats = len(bench.controller.beats)
-    await asyncio.sleep(1.2)  # beats more that fail are not told
+    await asyncio.sleep(1.2)  # two beats more that fail are not told
     (tmp_path / "away.sock").rename(path)
     await _until(lambda: tells("manager.controller_back"))
-    await _until(lambda: len(bench.controller.beats) > beats)
+    assert len(bench.controller.beats) > beats
     assert told.count("manager.controller_away") == 1
 
 
@@ -255,7 +261,7 @@ async def test_bug_in_an_engine_ends_the_program(bench: Bench, monkeypatch: pyte
     monkeypatch.setattr(bench.engines, "run", run_bad)
     bench.controller.say(**PRIMARY)
     with pytest.raises(ExceptionGroup):
-        await asyncio.wait_for(bench.task, 3)
+        await asyncio.wait_for(bench.task, 60)
 
 
 async def test_commit_that_hangs_on_the_standby_does_not_delay_the_end_of_an_epoch(

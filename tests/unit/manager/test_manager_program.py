@@ -85,7 +85,7 @@ async def _value(store: Store, query: str) -> object:
     return await store.read(work, name="test.value")
 
 
-async def _until(store: Store, query: str, seconds: float = 30) -> float:
+async def _until(store: Store, query: str, seconds: float = 60) -> float:
     began = time.monotonic()
     while not await _value(store, query):
         assert time.monotonic() - began < seconds, query
@@ -120,20 +120,19 @@ async def test_program_waits_serves_and_ends_as_it_is_told(root: Path, store: St
         assert len(mails.subjects) == 1
 
         controller.say(role="standby", epoch=8, gate="closed")
-        own = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'futago-manager'"
-        async with asyncio.timeout(30):
-            while cluster.rows(own):
-                await asyncio.sleep(0.05)
+        await _until(
+            store, "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'futago-manager')"
+        )
         before = await _value(store, "SELECT count(*) FROM sample")
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(2)
         assert await _value(store, "SELECT count(*) FROM sample") == before
-        assert not cluster.rows(own)
+        assert not cluster.rows("SELECT 1 FROM pg_stat_activity WHERE application_name = 'futago-manager'")
 
         controller.say(**PRIMARY | {"epoch": 9})
         took = await _until(store, f"SELECT count(*) > {before} FROM sample")
-        assert took < 10, "what is due runs at once"
+        assert took < 1, "what is due runs at once"
         child.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(child.wait(), 5) == 0
+        assert await asyncio.wait_for(child.wait(), 60) == 0
     finally:
         if child.returncode is None:
             child.kill()
@@ -145,14 +144,14 @@ async def test_program_waits_serves_and_ends_as_it_is_told(root: Path, store: St
 async def _wait_for_beats(controller: Controller) -> None:
     began = time.monotonic()
     while len(controller.beats) < 2:
-        assert time.monotonic() - began < 20, "the program does not beat"
+        assert time.monotonic() - began < 60, "the program does not beat"
         await asyncio.sleep(0.05)
 
 
 async def _until_current(store: Store) -> None:
     began = time.monotonic()
     while not await migrate.is_current(store):
-        assert time.monotonic() - began < 20, "no schema"
+        assert time.monotonic() - began < 60, "no schema"
         await asyncio.sleep(0.05)
 
 
@@ -162,7 +161,7 @@ def _text(port: int, smtp: int) -> str:
 ---
 {{kind: Notification, name: ops, channel: mail, to: [o@lab.test], from: f@lab.test, smtp: {{host: 127.0.0.1, port: {smtp}}}}}
 ---
-{{kind: Monitor, name: port, check: tcp, port: {port}, scope: "*", interval: 300ms, timeout: 300ms, failures: 2, notify: [ops]}}
+{{kind: Monitor, name: port, check: tcp, port: {port}, scope: "*", interval: 1s, timeout: 1s, failures: 2, notify: [ops]}}
 ---
 {{kind: JobNet, name: net, jobs: [{{name: a, host: here, command: "true"}}]}}
 ---

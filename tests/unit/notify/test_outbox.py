@@ -79,9 +79,11 @@ async def sink() -> AsyncIterator[Sink]:
     made.stop()
 
 
-async def _declare(store: Store, sink: Sink, *, to: str = "ops@lab.test", name: str = "ops") -> None:
+async def _declare(
+    store: Store, sink: Sink, *, to: str = "ops@lab.test", name: str = "ops", timeout: str = "60s"
+) -> None:
     text = (
-        f"{{kind: Notification, name: {name}, channel: mail, to: [{to}], from: futago@lab.test, timeout: 2s,"
+        f"{{kind: Notification, name: {name}, channel: mail, to: [{to}], from: futago@lab.test, timeout: {timeout},"
         f" smtp: {{host: 127.0.0.1, port: {sink.port}}}}}"
     )
 
@@ -109,11 +111,19 @@ async def _rows(store: Store, query: str) -> list[tuple[object, ...]]:
     return await store.read(work, name="test.rows")
 
 
-async def _until(store: Store, query: str, wanted: list[tuple[object, ...]], seconds: float = 30) -> None:
+async def _until(store: Store, query: str, wanted: list[tuple[object, ...]], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while (found := await _rows(store, query)) != wanted:
         assert time.monotonic() < deadline, found
         await asyncio.sleep(0.02)
+
+
+async def _unknown(store: Store) -> None:
+    """Wait until a commit has ended in doubt, and a little longer."""
+    async with asyncio.timeout(60):
+        while not store.counters.unknown:
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.5)
 
 
 @dataclass
@@ -228,7 +238,7 @@ async def test_refused_mail_is_tried_again_and_is_no_duplicate(store: Store, sin
         await _until(store, "SELECT error FROM outbox", [(f"mail server 127.0.0.1:{sink.port} answered 451 later",)])
         assert sink.mails == []
         sink.answer = "250 OK"
-        await _until(store, "SELECT state, possible_duplicate FROM outbox", [("sent", False)], 8)
+        await _until(store, "SELECT state, possible_duplicate FROM outbox", [("sent", False)])
     assert len(sink.mails) == 1
 
 
@@ -238,7 +248,7 @@ async def test_mail_server_that_hangs_before_the_data_is_refused_at_the_deadline
         writer.close()
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    await _declare(store, Sink(port=server.sockets[0].getsockname()[1]))
+    await _declare(store, Sink(port=server.sockets[0].getsockname()[1]), timeout="2s")
     async with _running(store):
         await _event(store)
         await _until(store, SENT, [("waiting", False, 1)])
@@ -293,10 +303,7 @@ async def test_doubtful_commits_around_a_sending_neither_lose_nor_repeat_it(
     async with _running(store):
         sink.after_taking = lose_the_standby
         await _event(store)
-        async with asyncio.timeout(30):
-            while not (store.counters.unknown and sink.mails):
-                await asyncio.sleep(0.02)
-        await asyncio.sleep(1)
+        await _unknown(store)
         assert len(sink.mails) == 1
         await asyncio.to_thread(standby.close)
         await _until(store, SENT, [("sent", False, 1)])
@@ -314,9 +321,7 @@ async def test_doubtful_claim_is_taken_up_again_without_a_mark(
         await _until(store, SENT, [("waiting", False, 0)])
         with postgres.absent_standby():
             running.outward.set(True)
-            async with asyncio.timeout(30):
-                while not store.counters.unknown:
-                    await asyncio.sleep(0.02)
+            await _unknown(store)
             assert sink.mails == []
         await _until(store, "SELECT state, possible_duplicate FROM outbox", [("sent", False)])
     [mail] = sink.mails

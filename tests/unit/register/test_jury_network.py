@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from free_ports import free_port
 from futago.agent.juror import Juror as JurorServer
 from futago.cluster.model import Epoch, Lsn, MemberName, View
 from futago.link import tls
@@ -29,7 +29,8 @@ class Bench:
     def __init__(self, home: Path) -> None:
         self.home, self.keys = home, Keys(home)
         self.tasks: dict[str, asyncio.Task[None]] = {}
-        self.ports = {n: _free_port() for n in ("j1", "j2", "j3")}
+        self.servers: dict[str, JurorServer] = {}
+        self.ports = {n: free_port() for n in ("j1", "j2", "j3")}
         cert, key, ca = self.keys.issue("member", "m1")
         self.context = tls.client_context(cert=cert, key=key, ca=ca)
 
@@ -38,6 +39,7 @@ class Bench:
         own = AgentSettings(name=name, pair_id=PAIR, members=[], listen="127.0.0.1")
         context = tls.server_context(cert=cert, key=key, ca=ca)
         server = JurorServer(self.home / f"{name}.acceptor", own=own, context=context, log=Log(), port=self.ports[name])
+        self.servers[name] = server
         self.tasks[name] = asyncio.create_task(server.run())
 
     async def stop(self, name: str) -> None:
@@ -45,6 +47,8 @@ class Bench:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        if (writing := self.servers[name].acceptor._writing) is not None:
+            await asyncio.wait({writing}, timeout=60)  # it would make its file anew
 
     def jurors(self) -> list[Juror]:
         return [Juror(n, "127.0.0.1", p) for n, p in self.ports.items()]
@@ -57,7 +61,7 @@ class Bench:
         return found
 
     async def identify(self, juror: Juror) -> Identified:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(Refused):
                     return await jury_room.identify(juror, pair_id=PAIR, context=self.context)
@@ -65,12 +69,6 @@ class Bench:
 
     def jury(self, jurors: list[Juror], *, me: str = "m1", version: int = 1) -> Jury:
         return Jury(pair_id=PAIR, me=me, jurors=jurors, version=version, context=self.context, log=Log())
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @contextlib.asynccontextmanager
@@ -92,7 +90,7 @@ async def bench(home: Path) -> AsyncIterator[tuple[Bench, Jury]]:
 
 
 async def _connected(jury: Jury, count: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while sum(m.stream is not None for m in jury._messengers.values()) < count:
             await asyncio.sleep(0.01)
 
@@ -164,7 +162,7 @@ async def test_juror_that_takes_requests_and_never_answers_delays_nothing(tmp_pa
         silent = await asyncio.start_server(lambda r, w: asyncio.sleep(60), "127.0.0.1", b.ports["j1"])
         began = now_at()
         assert (await jury.put(jury_room.value(view(7), version=1)))[0]
-        assert now_at() - began < 20_000_000_000  # it is silent for 60 s
+        assert now_at() - began < 1_000_000_000
         silent.close()
 
 

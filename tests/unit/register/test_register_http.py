@@ -43,7 +43,7 @@ async def server(*replies: Reply) -> AsyncIterator[tuple[HttpPlace, list[bytes]]
         listening.close()
 
 
-async def ask(place: HttpPlace, *, deadline_s: float = 2) -> Answer:
+async def ask(place: HttpPlace, *, deadline_s: float = 60) -> Answer:
     return await place.ask("PUT", "/a/b", headers={"X-One": "1"}, body=b"hello", deadline_s=deadline_s)
 
 

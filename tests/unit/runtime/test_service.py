@@ -21,7 +21,7 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     name = str(tmp_path / "notify") if request.param == "path" else f"@futago-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
         s.bind(name.replace("@", "\0", 1) if name.startswith("@") else name)
-        s.settimeout(5)
+        s.settimeout(30)
         monkeypatch.setenv("NOTIFY_SOCKET", name)
         yield s
 
@@ -78,4 +78,4 @@ sys.exit(service.run(main))
         assert program.stdout.readline() == "up\n"
         program.send_signal(number)
         assert program.stdout.readline() == "down\n"
-        assert program.wait(timeout=10) == 5
+        assert program.wait(timeout=60) == 5

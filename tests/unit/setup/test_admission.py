@@ -229,7 +229,7 @@ def test_the_helper_program_answers_on_standard_output_and_logs_no_secret(door: 
     request = msgspec.json.encode(Enroll(door.enroll_word, csr(), __version__, "h1", "192.0.2.21"))
     env = {**os.environ, "FUTAGO_ROOT": str(machine_root)}
     helper = [sys.executable, "-m", "futago.setup.admission"]
-    done = subprocess.run(helper, input=request, capture_output=True, timeout=30, env=env, check=True)
+    done = subprocess.run(helper, input=request, capture_output=True, timeout=120, env=env, check=True)
     answer = msgspec.json.decode(done.stdout, type=EnrollAnswer)
     assert (answer.ok, answer.members) == (True, ["192.0.2.11"])
     assert b"admission.enrolled" in done.stderr
@@ -300,7 +300,7 @@ async def identities_after_handshake(agent: Path) -> tuple[tls.Identity | None, 
     with pytest.raises(RemoteProtocolFault):
         tls.require(writer, pair_id=door_pair(writer), kind="agent")
     other = tls.identity(writer)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         mine = await seen
     writer.close()
     server.close()

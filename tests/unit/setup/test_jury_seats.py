@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from free_ports import free_port
 from futago.agent.juror import Juror as RealJuror
 from futago.link import tls
 from futago.runtime.faults import OperatorFault
@@ -28,12 +28,6 @@ def certificate(own: Settings, folder: Path, *, name: str, pair_id: str = "") ->
     (folder / "own.key").write_bytes(key)
     (folder / "own.crt").write_bytes(cert)
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @contextlib.asynccontextmanager
@@ -65,7 +59,7 @@ async def sitting(own: Settings, root: Path, *names: str, damaged: str = "") -> 
 
 
 async def listening(port: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -50,7 +50,7 @@ from futago.setup import files
 files.os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)
 files.write(Path({str(path)!r}), "secret", mode=0o600)
 """
-    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
     assert left.stat().st_mode & 0o777 == 0o600

@@ -31,7 +31,7 @@ async def _count(store: Store) -> int:
 
 
 async def _until_waiting(postgres: Cluster, application: str) -> int:
-    for _ in range(200):
+    for _ in range(3000):
         for pid, name in await asyncio.to_thread(postgres.waiting):
             if name == application:
                 return pid
@@ -106,12 +106,15 @@ async def test_read_cannot_write(store: Store) -> None:
         await store.read(_insert, name="test.read")
 
 
-async def test_absent_server_is_refused_before_any_deadline(tmp_path: object) -> None:
+async def test_absent_server_is_refused_within_a_second(tmp_path: object) -> None:
     store = await Store.open(conninfo=f"host={tmp_path} dbname=futago user=futago", application_name="test")
-    began = time.monotonic()
-    with pytest.raises(Refused, match="no connection"):
-        await store.commit(_insert, name="test.absent", deadline_s=60)
-    assert time.monotonic() - began < 20
+    took = []
+    while not took or (min(took) >= 1 and len(took) < 10):  # the quickest counts: a busy machine holds up some
+        began = time.monotonic()
+        with pytest.raises(Refused, match="no connection"):
+            await store.commit(_insert, name="test.absent")
+        took.append(time.monotonic() - began)
+    assert min(took) < 1
 
 
 async def test_connection_lost_before_the_commit_is_refused(store: Store, postgres: Cluster) -> None:
@@ -136,17 +139,32 @@ async def test_connection_lost_before_the_commit_and_passed_over_is_refused(stor
         await store.commit(work, name="test.lost")
 
 
-async def test_deadline_in_the_work_is_refused_and_nothing_is_committed_later(store: Store) -> None:
+async def test_deadline_in_the_work_is_refused_and_nothing_is_committed_later(store: Store, postgres: Cluster) -> None:
+    inserted = asyncio.Event()
+
     async def work(conn: Connection) -> None:
         await _insert(conn)
-        await conn.execute("SELECT pg_sleep(3)")
+        inserted.set()
+        await conn.execute("SELECT pg_sleep(4)")
 
-    began = time.monotonic()
-    with pytest.raises(Refused, match="no outcome within"):
-        await store.commit(work, name="test.slow", deadline_s=0.3)
-    assert time.monotonic() - began < 2.5
-    await asyncio.sleep(3)
+    for deadline_s in (0.3, 2.0):
+        began = time.monotonic()
+        with pytest.raises(Refused, match="no outcome within"):
+            await store.commit(work, name="test.slow", deadline_s=deadline_s)
+        assert time.monotonic() - began < deadline_s + 4
+        if inserted.is_set():
+            break
+    assert inserted.is_set()
+    await _until_slept(postgres, 4)
     assert await _count(store) == 0
+
+
+async def _until_slept(postgres: Cluster, seconds: int) -> None:
+    """Wait until no server process sleeps so long any more."""
+    query = f"SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep({seconds})'"
+    async with asyncio.timeout(60):
+        while await asyncio.to_thread(postgres.rows, query, database="postgres"):
+            await asyncio.sleep(0.05)
 
 
 async def test_deadline_while_the_work_waits_for_something_else_is_refused(store: Store) -> None:
@@ -162,14 +180,18 @@ async def test_deadline_while_the_work_waits_for_something_else_is_refused(store
 async def test_deadline_while_every_line_is_lent_is_refused(database: str) -> None:
     store = await Store.open(conninfo=database, size_max=1, application_name="test")
 
+    begun, go = asyncio.Event(), asyncio.Event()
+
     async def slow(conn: Connection) -> None:
-        await conn.execute("SELECT pg_sleep(0.6)")
+        begun.set()
+        await go.wait()
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(store.commit(slow, name="test.slow"))
-        await asyncio.sleep(0.05)
+        group.create_task(store.commit(slow, name="test.slow", deadline_s=60))
+        await begun.wait()
         with pytest.raises(Refused):
             await store.commit(_insert, name="test.starved", deadline_s=0.1)
+        go.set()
     await store.commit(_insert, name="test.insert")
     await store.close()
 
@@ -180,7 +202,7 @@ async def test_commit_that_waits_for_an_absent_standby_is_unknown_at_the_deadlin
     with postgres.absent_standby():
         begin = postgres.log.stat().st_size
         with pytest.raises(Unknown, match="no outcome"):
-            await store.commit(_insert, name="test.hang", deadline_s=0.5)
+            await store.commit(_insert, name="test.hang", deadline_s=2)
         assert "test" in [name for _, name in postgres.waiting()], "the server must still wait, undisturbed"
         assert await _count(store) == 0, "the row must not be visible while it waits"
         assert "cancel" not in postgres.log.read_text()[begin:]
@@ -204,17 +226,21 @@ async def test_cancelled_caller_does_not_cancel_its_commit(store: Store, postgre
     assert await _count(store) == 1
 
 
-async def test_caller_cancelled_before_the_commit_leaves_nothing(store: Store) -> None:
+async def test_caller_cancelled_before_the_commit_leaves_nothing(store: Store, postgres: Cluster) -> None:
+    inserted = asyncio.Event()
+
     async def work(conn: Connection) -> None:
         await _insert(conn)
-        await conn.execute("SELECT pg_sleep(0.5)")
+        inserted.set()
+        await conn.execute("SELECT pg_sleep(3)")
 
     caller = asyncio.create_task(store.commit(work, name="test.cancelled"))
-    await asyncio.sleep(0.2)
+    await inserted.wait()
+    await asyncio.sleep(0.1)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
-    await asyncio.sleep(0.6)
+    await _until_slept(postgres, 3)
     assert await _count(store) == 0
     assert store.counters.abandoned == 0
 
@@ -238,20 +264,25 @@ async def test_store_finds_a_restarted_server_at_once(postgres: Cluster, databas
     async def hold(conn: Connection) -> None:
         await conn.execute("SELECT pg_sleep(0.1)")
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(4):
-            group.create_task(store.commit(hold, name="test.hold"))
-    took = []
-    for _ in range(3):
+    took: list[float] = []
+    while not took or (min(took) >= 0.2 and len(took) < 8):  # the quickest counts: a busy machine holds up some
+        async with asyncio.TaskGroup() as group:
+            for _ in range(4):
+                group.create_task(store.commit(hold, name="test.hold"))
         postgres.stop()
         with pytest.raises(Refused):
             await store.commit(_insert, name="test.down")
         postgres.start()
         began = time.monotonic()
-        await store.commit(hold, name="test.up")
+        await store.read(_nothing, name="test.up")
         took.append(time.monotonic() - began)
-    assert min(took) < 0.3  # 0.1 of it asleep; a test suite beside it may hold up any one of three
+    await store.commit(_insert, name="test.up")
+    assert min(took) < 0.2
     await store.close()
+
+
+async def _nothing(conn: Connection) -> None:
+    await conn.execute("SELECT 1")
 
 
 async def test_frozen_server_is_refused_at_the_deadline(store: Store) -> None:
@@ -272,9 +303,9 @@ async def test_caller_inside_a_timeout_gets_its_timeout_at_once(store: Store, po
     with postgres.absent_standby():
         began = time.monotonic()
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.3):
-                await store.commit(_insert, name="test.timeout", deadline_s=20)
-        assert time.monotonic() - began < 10
+            async with asyncio.timeout(2):
+                await store.commit(_insert, name="test.timeout", deadline_s=60)
+        assert time.monotonic() - began < 30
         assert "test" in [name for _, name in postgres.waiting()]
 
 
@@ -332,6 +363,6 @@ async def test_warming_without_a_server_is_no_fault_and_does_not_last() -> None:
     async def look(conn: Connection) -> None:
         raise AssertionError("nobody is there")
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(9):
         await store.warm(look, name="test.warm")
     assert store.counters.refused == CONNECTING_MAX

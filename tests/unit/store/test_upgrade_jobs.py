@@ -59,6 +59,7 @@ async def test_session_that_runs_during_an_upgrade_goes_on_with_its_old_definiti
             conn.execute(
                 "INSERT INTO job_operation (session_id, job_name, operation, asked_by) VALUES (1, 'b', 'hold', 'x')"
             )
+        today = datetime.now(UTC).date()
         await migrate.run(conninfo)
         store = await Store.open(conninfo=conninfo, application_name="test")
         try:
@@ -81,7 +82,7 @@ async def test_session_that_runs_during_an_upgrade_goes_on_with_its_old_definiti
             await store.close()
     finally:
         postgres.drop_database("older")
-    assert sessions[0].day == date(2026, 1, 1) and sessions[1].day == datetime.now(UTC).date()
+    assert sessions[0].day == date(2026, 1, 1) and sessions[1].day in {today, datetime.now(UTC).date()}
     states = {(r.session_id, str(r.job_name)): r.standing.state for r in after}
     assert states == {
         (1, "a"): JobState.NORMAL,

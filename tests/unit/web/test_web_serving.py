@@ -19,13 +19,13 @@ async def test_a_member_that_does_not_serve_refuses_quickly_and_names_the_primar
     bench.controller.become(STANDBY)
     await until(lambda: not bench.rooms.serving.health().serving)
     await api.get("/api/v1/hosts")
-    took = []
-    for _ in range(5):
+    took: list[float] = []
+    while not took or (min(took) >= 0.15 and len(took) < 10):  # the quickest counts: a busy machine holds up some
         begin = time.perf_counter()
         asked = (("GET", "hosts"), ("POST", "events"), ("GET", "pair"))
         answers = [await api.request(m, f"/api/v1/{p}") for m, p in asked]
-        took.append((time.perf_counter() - begin) / 3)
-    assert min(took) < 0.05  # it waits for nobody; a test suite beside it may hold up any one of them
+        took.append(time.perf_counter() - begin)
+    assert min(took) / 3 < 0.05
     for answer in answers[:1] + answers[2:]:
         assert answer.status_code == 503
         body = answer.json()
@@ -84,7 +84,7 @@ async def test_a_write_caught_by_a_switch_is_unknown_and_its_repetition_makes_on
         caught = asyncio.create_task(api.post("/api/v1/events", json=event, headers=key))
         await _until_waiting(postgres)
         bench.controller.become(STANDBY)
-        answer = await asyncio.wait_for(caught, 2)
+        answer = await asyncio.wait_for(caught, 60)
         assert (answer.status_code, answer.json()["code"]) == (504, "store.unknown")
         assert "same Idempotency-Key" in answer.json()["hint"]
     finally:
@@ -114,7 +114,7 @@ async def test_a_repetition_is_not_acknowledged_before_the_standby_has_it(
 
 
 async def _until_waiting(postgres: Cluster) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not [w for w in await asyncio.to_thread(postgres.waiting) if w[1] == "futago-web"]:
             await asyncio.sleep(0.01)
 

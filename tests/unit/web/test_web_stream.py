@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,7 +17,7 @@ from futago.runtime.faults import OperatorFault
 from futago.web.app import make_app
 from futago.web.controller_link import Operation
 from futago.web.model import OperationState
-from web_bench import STANDBY, TOKEN, Bench, status, until
+from web_bench import SERVING, STANDBY, TOKEN, Bench, status, until
 
 ADMIN = Principal(AccountName("admin"), AccessRole.ADMIN, Via.TOKEN)
 
@@ -45,7 +46,7 @@ class Heard:
 
     async def next(self, *wanted: str) -> tuple[str, dict[str, object]]:
         """Return the next event of a wanted kind."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             name = ""
             async for line in self._lines:
                 if line.startswith("event: "):
@@ -56,7 +57,7 @@ class Heard:
 
     async def rest(self) -> None:
         """Read until the stream ends."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async for _ in self._lines:
                 pass
 
@@ -83,12 +84,20 @@ async def test_the_stream_tells_what_is_and_then_what_changes(bench: Bench) -> N
 
 
 async def test_the_stream_ends_at_once_when_the_member_stops_to_serve(bench: Bench) -> None:
-    async with listening(bench) as client, client.stream("GET", "/api/v1/stream") as answer:
-        heard = Heard(answer)
-        await heard.next("pair")
-        bench.controller.become(STANDBY)
-        await heard.rest()
-        assert (await client.get("/api/v1/stream")).status_code == 503
+    took: list[float] = []
+    async with listening(bench) as client:
+        while not took or (min(took) >= 1 and len(took) < 5):  # the quickest counts: a busy machine holds up some
+            bench.controller.become({**SERVING, "epoch": 20 + len(took)})
+            await until(lambda: bench.rooms.serving.health().serving)
+            async with client.stream("GET", "/api/v1/stream") as answer:
+                heard = Heard(answer)
+                await heard.next("pair")
+                began = time.monotonic()
+                bench.controller.become(STANDBY)
+                await heard.rest()
+                took.append(time.monotonic() - began)
+            assert (await client.get("/api/v1/stream")).status_code == 503
+    assert min(took) < 1
 
 
 async def test_nobody_is_asked_while_nobody_listens(bench: Bench) -> None:
