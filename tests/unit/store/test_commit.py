@@ -12,6 +12,7 @@ import pytest
 
 from futago.runtime.faults import BrokenInvariant, OperatorFault, Refused, Unknown
 from futago.runtime.log import Log
+from futago.store import line
 from futago.store.commit import Connection, Store
 from futago.store.line import CONNECTING_MAX, Line, Lines, _Uncancellable
 from postgres_cluster import Cluster
@@ -332,7 +333,10 @@ class _Counted(Lines):
         return line
 
 
-async def test_crowd_after_a_switch_opens_few_connections_at_a_time_and_all_are_served(database: str) -> None:
+async def test_crowd_after_a_switch_opens_few_connections_at_a_time_and_all_are_served(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line, "CONNECTING_S_MAX", 60.0)  # after this time nobody waits for a turn
     lines = _Counted(conninfo=database, size_max=8, application_name="crowd")
     store = Store(lines, Log())
     counts = await asyncio.gather(*(_count(store) for _ in range(40)))
