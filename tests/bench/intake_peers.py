@@ -33,8 +33,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "unit/intake")]
 
 from intake_receive import CATCH_UP_S_MAX, SENDING_S, say  # noqa: E402
-from receivers import free_port  # noqa: E402
 
+from free_ports import free_port  # noqa: E402
 from futago.intake import ber  # noqa: E402
 
 UNPACKED = Path(os.environ.get("PEERS_UNPACKED", "/nonexistent")).absolute()  # packages that are not installed

@@ -19,8 +19,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "unit/intake")]
 
-from receivers import ReceiverProcess, free_port, make_pair, make_pki  # noqa: E402
+from receivers import ReceiverProcess, make_pair, make_pki  # noqa: E402
 
+from free_ports import free_port  # noqa: E402
 from futago.intake.reader import JournalReader  # noqa: E402
 
 TICKS = os.sysconf("SC_CLK_TCK")

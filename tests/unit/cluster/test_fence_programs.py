@@ -167,7 +167,7 @@ async def test_command_that_hangs_is_ended_and_unknown(tmp_path: Path) -> None:
     program = script(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 60")
     began = time.monotonic()
     with pytest.raises(Unknown):
-        await open_device(FenceDevice("command", program=str(program), deadline_s=1.0)).off()
+        await open_device(FenceDevice("command", program=str(program), deadline_s=3.0)).off()
     assert time.monotonic() - began < 15
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 

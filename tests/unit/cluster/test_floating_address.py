@@ -114,14 +114,16 @@ def test_holding_announces_in_both_forms_and_again() -> None:
         assert address.is_held is False and address.has_carrier
         address.hold()
         assert address.is_held is True and changes
-        await asyncio.sleep(0.3)
-        frames = []
+        operations: list[int] = []
         heard.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                frames.append(heard.recv(200))
-        operations = [struct.unpack_from("!H", f, 20)[0] for f in frames if f[28:32] == RAW]
-        assert operations.count(2) >= 2 and operations.count(1) >= 2  # at 0 and at 0.1 s
+
+        def is_heard_twice() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                while f := heard.recv(200):
+                    operations.extend(struct.unpack_from("!H", f, 20) if f[28:32] == RAW else ())
+            return operations.count(2) >= 2 and operations.count(1) >= 2  # at 0 and at 0.1 s
+
+        await until(is_heard_twice)
         address.drop()
         assert address.is_held is False
         address.close()

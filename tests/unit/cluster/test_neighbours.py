@@ -75,7 +75,8 @@ def test_silence_for_the_address_says_nothing_until_a_neighbour_answers() -> Non
     async def work() -> None:
         libc_peer = subprocess.Popen(["unshare", "-n", "sleep", "60"])
         try:
-            await asyncio.sleep(0.3)
+            own, its = (Path(f"/proc/{pid}/ns/net") for pid in ("thread-self", libc_peer.pid))
+            await until(lambda: own.readlink() != its.readlink())  # it has a network of its own now
             run = lambda words: subprocess.run(words.split(), check=True)  # noqa: E731
             inside = f"nsenter -t {libc_peer.pid} -n "
             run(f"ip link set b0 netns {libc_peer.pid}")

@@ -87,7 +87,7 @@ async def test_hung_write_makes_unable_and_counts_when_it_lands(
     pwrite = os.pwrite
 
     def stuck(fd: int, data: bytes, at: int) -> int:
-        hang.wait(5)
+        hang.wait(60)
         return pwrite(fd, data, at)
 
     monkeypatch.setattr(os, "pwrite", stuck)
@@ -97,6 +97,7 @@ async def test_hung_write_makes_unable_and_counts_when_it_lands(
     with pytest.raises(Unknown):
         await keeper.put_view(view(7))  # nothing piles up behind a hung disk
     hang.set()
+    monkeypatch.setattr(slots, "WRITE_S_MAX", 60)
     async with asyncio.timeout(30):
         while keeper.durable.view != view(6):
             await asyncio.sleep(0.001)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from free_ports import free_port
 from futago.intake.model import Protocol, Record
 from futago.intake.reader import JournalReader
 from futago.setup.authority import Holder, make_authority, make_key, make_request, sign_request
@@ -36,12 +37,6 @@ def make_pki(folder: Path, *names: str, pair_id: str = PAIR) -> Path:
     return folder
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 @dataclass
 class ReceiverProcess:
     """One receiver program."""
@@ -52,9 +47,9 @@ class ReceiverProcess:
     peer: str
     peer_port: int
     journal_port: int
-    syslog_udp: int = field(default_factory=lambda: free_port(socket.SOCK_DGRAM))
+    syslog_udp: int = field(default_factory=free_port)
     syslog_tcp: int = field(default_factory=free_port)
-    snmp_udp: int = field(default_factory=lambda: free_port(socket.SOCK_DGRAM))
+    snmp_udp: int = field(default_factory=free_port)
     peer_addresses: tuple[str, ...] = ("127.0.0.1",)
     hosts: list[str] = field(default_factory=lambda: ["127.0.0.1"])
     process: subprocess.Popen[bytes] | None = None

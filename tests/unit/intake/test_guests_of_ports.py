@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from receivers import ReceiverProcess, everything, free_port
+from receivers import ReceiverProcess, everything
 
+from free_ports import free_port
 from futago.intake import guests as room
 from futago.intake import notices
 from futago.intake.guests import Door, Guests

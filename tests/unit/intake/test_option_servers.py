@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from receivers import ReceiverProcess, free_port, make_pair, make_pki
+from receivers import ReceiverProcess, make_pair, make_pki
 
+from free_ports import free_port
 from futago.intake.model import Protocol
 
 Pair = tuple[ReceiverProcess, ReceiverProcess]

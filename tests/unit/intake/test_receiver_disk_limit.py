@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from receivers import ReceiverProcess, everything, free_port, make_pair
+from receivers import ReceiverProcess, everything, make_pair
 
+from free_ports import free_port
 from futago.intake.model import Protocol
 from futago.intake.notices import read
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from receivers import Controller, ReceiverProcess, everything, free_port, make_pki
+from receivers import Controller, ReceiverProcess, everything, make_pki
 
+from free_ports import free_port
 from futago.intake.listen import Counters
 from futago.intake.merge import WAITED_NS_MAX, WINDOW_NS, Copies, Merger
 from futago.intake.model import Flag, Mark, Protocol, waited_flags, waited_ns
