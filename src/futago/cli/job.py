@@ -23,7 +23,7 @@ from futago.web.job_model import (
 )
 
 job_app = typer.Typer(no_args_is_help=True, help="Start job nets and look at their runs.")
-for _view in (job_views.tail, job_views.search, job_views.gantt, job_views.durations):
+for _view in (job_views.tail, job_views.search, job_views.gantt, job_views.durations, job_views.switches):
     job_app.command()(_view)
 job_app.command("import-crontab")(crontab.import_crontab)
 for _verb in job_operations.VERBS:

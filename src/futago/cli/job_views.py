@@ -1,4 +1,4 @@
-"""`futago job tail|search|gantt|durations`: what jobs write, when they ran, how long they take."""
+"""`futago job tail|search|gantt|durations|switches`: what jobs write, when they ran, how long they take, what switches did."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from futago.cli.remote import AsJson, Ca, Remote, Servers, TokenFile, way
 from futago.cli.tables import instant, table
 from futago.runtime.faults import OperatorFault
-from futago.web.job_history_model import Durations, FoundOutputs, Gantt, JobOutput, Series
+from futago.web.job_history_model import Durations, FoundOutputs, Gantt, JobOutput, Series, SwitchReports
 from futago.web.job_model import SessionDetail
 
 LOOK_S = 0.5
@@ -144,6 +144,30 @@ def durations(
         return
     rows = [_series(s, "(the net)" if i == 0 else s.name) for i, s in enumerate([found.net, *found.jobs]) if s]
     table(["job", "runs", "last", "median", "95 %", "longest", "change"], rows)
+
+
+def switches(
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="So many of the newest.")] = 20,
+    servers: Servers = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what each switch meant for job control: how many runs were open, and what became of their jobs on hosts.
+
+    A report is there 5 s after the switch, or a minute after it if hosts are silent.
+    """
+    found = Remote(way(servers, token_file, ca)).get("/job-switches", SwitchReports, {"limit": limit})
+    if as_json:
+        print(found.model_dump_json())
+        return
+    rows = [
+        [r.epoch, r.member, instant(r.taken_utc), r.sessions, r.going_on, r.ended, r.unknown, r.silent, r.repeated]
+        for r in found.reports
+    ]
+    head = ["epoch", "member", "taken", "runs", "jobs go on", "ended", "unknown", "silent", "orders repeated"]
+    table(head, rows)
 
 
 def _series(s: Series, name: str) -> list[object]:

@@ -35,6 +35,7 @@ from futago.jobs.requests import Requests
 from futago.jobs.schedules import Scheduler
 from futago.jobs.store import Connection, RunRow, SessionRow
 from futago.jobs.strays import Strays
+from futago.jobs.switch_report import SwitchTeller
 from futago.jobs.triggers import Triggers
 from futago.jobs.upkeep import Upkeep
 from futago.link.orders import OrderTaken, Outcome, RefusalReason, Refused, RunEnded, RunsReport
@@ -88,6 +89,7 @@ class JobsEngine:
         self._upkeep = Upkeep(context, hub)
         self._calls = Calls()
         self._errands = Errands(context.store, hub)
+        self._switch = SwitchTeller(context, hub, repeated=lambda: self.counters.sent_again)
         self._reset()
 
     def _reset(self) -> None:
@@ -139,6 +141,7 @@ class JobsEngine:
                 Patrol(self._board, self._hub).run,
                 self._upkeep.note_hosts,
                 self._upkeep.prune,
+                self._switch.run,
                 Scheduler(self._context, self._poke).run,
                 Triggers(self._context, self._poke).run,
                 FileTriggers(self._context, self._hub, self._poke).run,
@@ -168,10 +171,7 @@ class JobsEngine:
         for agent in self._hub.connected:
             self._ask_about(agent.agent)
         self._upkeep.new_agent.set()
-        took_ms = (clock.now_at() - started) / clock.MS
-        self._log.event(
-            "jobs.loaded", epoch=self._context.epoch, sessions=len(sessions), runs=len(runs), took_ms=took_ms
-        )
+        self._switch.note(self._board.entries.values(), sessions=len(sessions), runs=len(runs), began_at=started)
 
     async def _put_on_board(self, sessions: list[SessionRow], runs: list[RunRow]) -> None:
         await self._read_nets({s.digest for s in sessions})

@@ -426,6 +426,22 @@ async def add_events(conn: Connection, events: Sequence[EventRow], *, epoch: int
             await cursor.executemany(_ADD_EVENTS, rows)
 
 
+async def add_switch_report(
+    conn: Connection, *, epoch: int, member: str, taken: datetime, report: Mapping[str, Any]
+) -> bool:
+    """Keep the report of an epoch; return whether it is the first."""
+    added = await fetch(
+        conn,
+        "INSERT INTO job_switch_report (epoch, member_name, taken_utc, report) VALUES (%s, %s, %s, %s)"
+        " ON CONFLICT (epoch) DO NOTHING RETURNING epoch",
+        epoch,
+        member,
+        taken,
+        Jsonb(dict(report)),
+    )
+    return bool(added)
+
+
 async def count_schedule(conn: Connection, name: str, until: datetime) -> None:
     """Note that the schedule's instants up to `until` have been dealt with."""
     await conn.execute(

@@ -104,3 +104,28 @@ class Durations(Shape):
     net: Series | None
     jobs: list[Series]
     runs: list[SessionTook]
+
+
+class SwitchReport(Shape):
+    """What became of what was open when a member took job control up. `sessions`: runs of nets; the rest counts runs of
+    jobs: those that go on, have ended, are unknown, or are on hosts that were not heard of (`silent_hosts`, the first few);
+    `repeated`: orders sent again under their ids.
+    """
+
+    epoch: int
+    member: str
+    taken_utc: datetime
+    told_utc: datetime
+    sessions: int
+    going_on: int
+    ended: int
+    unknown: int
+    silent: int
+    repeated: int
+    silent_hosts: list[str]
+
+
+class SwitchReports(Shape):
+    """The reports, newest first."""
+
+    reports: list[SwitchReport]

@@ -12,7 +12,7 @@ import msgspec
 from psycopg.rows import class_row
 
 from futago.store.commit import Connection
-from futago.web import job_model, model
+from futago.web import job_history_model, job_model, model
 from futago.web.model import SamplePage
 
 SESSIONS_MAX = 500
@@ -188,6 +188,22 @@ async def session_detail(conn: Connection, session_id: int) -> job_model.Session
     cursor = conn.cursor(row_factory=class_row(job_model.JobRun))
     await cursor.execute(_JOB_RUNS, (session_id,))
     return job_model.SessionDetail(**found[0].model_dump(), jobs=await cursor.fetchall())
+
+
+_SWITCHES = """
+SELECT epoch, member_name AS member, taken_utc, told_utc, (report->>'sessions')::int AS sessions,
+       (report->>'going_on')::int AS going_on, (report->>'ended')::int AS ended, (report->>'unknown')::int AS unknown,
+       (report->>'silent')::int AS silent, (report->>'repeated')::int AS repeated,
+       ARRAY(SELECT jsonb_array_elements_text(report->'silent_hosts')) AS silent_hosts
+  FROM job_switch_report ORDER BY epoch DESC LIMIT %s
+"""
+
+
+async def job_switches(conn: Connection, *, limit: int) -> list[job_history_model.SwitchReport]:
+    """Return what each switch meant for job control, newest first."""
+    cursor = conn.cursor(row_factory=class_row(job_history_model.SwitchReport))
+    await cursor.execute(_SWITCHES, (limit,))
+    return await cursor.fetchall()
 
 
 async def open_tables(conn: Connection) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from futago.jobs.store import add_switch_report
+from futago.runtime.clock import now_utc
 from futago.store.commit import Connection
 from futago.web.api.job_history import _whole_characters
 from web_bench import Bench
@@ -121,3 +123,19 @@ async def test_durations_and_search_answer_for_every_reader(bench: Bench, api: h
     (hit,) = (await api.get("/api/v1/job-output", params={"text": "disk full"})).json()["runs"]
     assert (hit["session_id"], hit["job_name"], hit["line"]) == (session, "extract", "Disk FULL here")
     assert (await api.get("/api/v1/job-output", params={"text": "x"})).status_code == 422
+
+
+async def test_what_switches_meant_is_listed_newest_first(bench: Bench, api: httpx.AsyncClient) -> None:
+    async def make(conn: Connection) -> None:
+        for epoch in (7, 9):
+            counts = {"sessions": 2, "going_on": 3, "ended": 1, "unknown": 0, "silent": 1, "repeated": 0}
+            report = counts | {"silent_hosts": ["db1"]}
+            await add_switch_report(conn, epoch=epoch, member="m1", taken=now_utc(), report=report)
+            assert not await add_switch_report(conn, epoch=epoch, member="m2", taken=now_utc(), report=report)
+
+    await bench.store.commit(make, name="test.switches")
+    found = (await api.get("/api/v1/job-switches")).json()["reports"]
+    assert [(r["epoch"], r["member"], r["going_on"], r["silent_hosts"]) for r in found] == [
+        (9, "m1", 3, ["db1"]), (7, "m1", 3, ["db1"]),
+    ]  # fmt: skip
+    assert len((await api.get("/api/v1/job-switches?limit=1")).json()["reports"]) == 1

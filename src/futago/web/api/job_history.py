@@ -27,6 +27,8 @@ from futago.web.job_history_model import (
     JobOutput,
     Series,
     SessionTook,
+    SwitchReport,
+    SwitchReports,
 )
 from futago.web.owners import check_net, check_run
 from futago.web.rooms import InRooms
@@ -210,6 +212,19 @@ async def durations(
         )
 
     return await rooms.serving.require().store.read(work, name="web.durations")
+
+
+@router.get("/job-switches")
+async def switches(rooms: InRooms, who: Reader, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> SwitchReports:
+    """Return what each switch meant for job control, newest first.
+
+    One is told some seconds after the switch, at the latest a minute.
+    """
+
+    async def work(conn: Connection) -> list[SwitchReport]:
+        return await queries.job_switches(conn, limit=limit)
+
+    return SwitchReports(reports=await rooms.serving.require().store.read(work, name="web.job_switches"))
 
 
 def _series(name: str, seconds: list[float]) -> Series | None:
