@@ -115,9 +115,12 @@ QueueField = Annotated[InQueue, BeforeValidator(_named, json_schema_input_type=s
 
 
 class JobQueue(Object):
-    """How many jobs run at once of those that name it: in all, or (`per_host`) on each host. 0: none for now."""
+    """How many jobs run at once of those that name it: in all, or (`per_host`) on each host. 0: none for now. Nets of any owner
+    role may name it; `owner` says who sees its definition.
+    """
 
     name: Name
+    owner: Name | None = None
     limit: int = Field(ge=0, le=100_000)
     per_host: bool = False
 

@@ -94,10 +94,12 @@ Month = Annotated[int, Field(ge=1, le=12)]
 
 class CalendarObject(Object):
     """Which days are business days. A day is open if it is in `open`; else closed if it is in `closed`, not one of
-    `weekdays`, or a public holiday of `country`.
+    `weekdays`, or a public holiday of `country`. Nets and schedules of any owner role may name it; `owner` says who sees its
+    definition.
     """
 
     name: Name
+    owner: Name | None = None
     country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")] | None = None
     region: Annotated[str, StringConstraints(max_length=40)] | None = None
     weekdays: list[WeekdayField] = Field(

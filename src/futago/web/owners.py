@@ -96,12 +96,14 @@ async def hidden_nets(conn: Connection, who: Principal) -> frozenset[str]:
 async def visible(
     conn: Connection, who: Principal, found: Sequence[tuple[Kind, Definable]]
 ) -> list[tuple[Kind, Definable]]:
-    """Return the definitions without units, nets, and their schedules and triggers, that `who` has no part in."""
+    """Return the definitions without units, calendars, queues, nets, and their schedules and triggers, that `who` has no
+    part in.
+    """
     hidden = await hidden_nets(conn, who)
 
     def is_visible(kind: Kind, one: Definable) -> bool:
         match kind:
-            case Kind.JOB_UNIT:
+            case Kind.JOB_UNIT | Kind.CALENDAR | Kind.JOB_QUEUE:
                 return who.has_part_in(getattr(one, "owner", ""))
             case Kind.JOB_NET:
                 return one.name not in hidden

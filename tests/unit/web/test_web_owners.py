@@ -202,6 +202,24 @@ async def test_schedules_and_triggers_are_their_nets(api: httpx.AsyncClient, new
         assert (await ask(bob, "POST", path)).json()["code"] == "access.forbidden"
 
 
+async def test_calendars_and_queues_with_an_owner_are_shown_to_those_who_have_a_part_in_it(
+    api: httpx.AsyncClient, new_client: NewClient
+) -> None:
+    text = """
+{kind: Calendar, name: bank, owner: night-shift, weekdays: [mon]}
+---
+{kind: JobQueue, name: heavy, owner: day-shift, limit: 2}
+---
+{kind: JobQueue, name: light, limit: 9}
+"""
+    answer = await ask(api, "POST", "/apply", content=text, headers={"Content-Type": "text/yaml"})
+    assert answer.status_code == 200, answer.text
+    alice = await account(api, new_client, "alice", "reader", "night-shift")
+    bob = await account(api, new_client, "bob", "operator", "day-shift")
+    for who, shown in ((alice, {"bank", "light"}), (bob, {"heavy", "light"}), (api, {"bank", "heavy", "light"})):
+        assert await names(who, "/definitions", "objects", "name", kinds="Calendar,JobQueue") == shown
+
+
 async def test_schedule_that_nobody_can_read_is_complained_of_to_its_owners(
     api: httpx.AsyncClient, new_client: NewClient, bench: Bench
 ) -> None:
