@@ -14,6 +14,7 @@ from bmc_sim import Bmc, running_bmc
 from futago.cluster.fence import Power
 from futago.cluster.fence.kinds import open_device
 from futago.lab import agents
+from futago.runtime import process
 from futago.runtime.faults import Refused, Unknown
 from futago.setup.fences import FenceDevice
 from futago.setup.fencing import power_state
@@ -40,7 +41,7 @@ def bmc(tmp_path: Path) -> Iterator[Bmc]:
 
 
 def agent(
-    bmc: Bmc, program: str, *, password: Path | None = None, deadline_s: float = 15.0, **options: str
+    bmc: Bmc, program: str, *, password: Path | None = None, deadline_s: float = 60.0, **options: str
 ) -> FenceDevice:
     account = bmc.settings(password=password)
     given = {"lanplus": "1", "cipher": "3", "power_wait": "0", **options}
@@ -161,6 +162,22 @@ async def test_exit_code_of_a_command_tells_refused_from_unknown(
     program = script(tmp_path, f"echo sorry >&2; exit {code}")
     with pytest.raises(kind, match=f"exit code {code}: sorry"):
         await open_device(FenceDevice("command", program=str(program))).off()
+
+
+@pytest.mark.parametrize(("deadline_s", "patience_s"), [(2, 2), (10, 5), (40, 20), (300, 30)])
+async def test_slow_device_is_given_a_part_of_its_deadline_to_say_its_state(
+    deadline_s: float, patience_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    async def run(_command: object, *, deadline_s: float, **_more: object) -> process.Ended:
+        given.append(deadline_s)
+        return process.Ended(0, "", "")
+
+    monkeypatch.setattr(process, "run", run)
+    device = FenceDevice("command", program="/bin/true", deadline_s=deadline_s)
+    assert await open_device(device).power() is Power.ON
+    assert given == [patience_s]
 
 
 async def test_command_that_hangs_is_ended_and_unknown(tmp_path: Path) -> None:
