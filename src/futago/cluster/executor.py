@@ -124,6 +124,7 @@ class Executor:
         self._h, self._log = hands, log
         self._running: dict[str, tuple[Action, asyncio.Task[None]]] = {}
         self._past: dict[str, _Past] = {}
+        self._ending: dict[str, list[asyncio.Task[None]]] = {}  # superseded, and not yet at their end
         self._background: set[asyncio.Future[None]] = set()
 
     def perform(self, actions: tuple[Action, ...], now: int) -> int | None:
@@ -149,28 +150,30 @@ class Executor:
         tasks = [task for _, task in self._running.values()]
         for task in tasks:
             task.cancel()
+        tasks += [task for superseded in self._ending.values() for task in superseded]
         if tasks:
             await asyncio.wait(tasks, timeout=SUPERSEDE_S_MAX)
 
     def _begin(self, action: Action, now: int) -> int | None:
         group = _GROUPS[type(action)]
-        before: asyncio.Task[None] | None = None
         if group in self._running:
-            present, before = self._running[group]
+            present, under_way = self._running[group]
             if present == action or group in _PATIENT:
                 return None
-            before.cancel()
+            under_way.cancel()
+            # One that was superseded before it had begun ends at once; the one that it waited for may still be at work.
+            self._ending[group] = [t for t in (*self._ending.get(group, ()), under_way) if not t.done()]
         else:
             past = self._past.get(group)
             if past is not None and past.action == action and now < past.due_at:
                 return past.due_at
-        task = asyncio.create_task(self._carry_out(group, action, before), name=type(action).__name__)
+        task = asyncio.create_task(self._carry_out(group, action), name=type(action).__name__)
         self._running[group] = (action, task)
         return None
 
-    async def _carry_out(self, group: str, action: Action, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
-            await asyncio.wait([before], timeout=SUPERSEDE_S_MAX)
+    async def _carry_out(self, group: str, action: Action) -> None:
+        if before := self._ending.get(group):
+            await asyncio.wait(before, timeout=SUPERSEDE_S_MAX)
         try:
             await self._perform(action)
         except FutagoFault as e:

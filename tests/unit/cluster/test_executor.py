@@ -55,6 +55,7 @@ class World:
     board: Board
     done: list[str] = field(default_factory=list)
     hold: asyncio.Event = field(default_factory=asyncio.Event)
+    is_unwound: asyncio.Event = field(default_factory=asyncio.Event)
     fault: Exception | None = None
     failed_at: int = 0
     view_seen_with_won_at: list[int | None] = field(default_factory=list)
@@ -75,6 +76,7 @@ class World:
         try:
             await self.hold.wait()
         except asyncio.CancelledError:
+            await self.is_unwound.wait()
             self.done.append("start ended")
             raise
         self.board.put_pg(state=PgState.STANDBY)
@@ -144,6 +146,7 @@ class World:
 def crew() -> tuple[Executor, World]:
     board = Board(cfg=CFG, started_at=At(now_at()))
     w = World(board)
+    w.is_unwound.set()
     ended: list[OpDone] = []
     hands: Any = type(
         "Hands",
@@ -206,6 +209,25 @@ async def test_contrary_order_ends_the_one_under_way_and_comes_after_its_end() -
     executor.perform((KillPg(),), now_at())
     await settle(executor)
     assert w.done == ["start standby=True", "start ended", "kill"]
+
+
+async def test_third_order_comes_after_the_end_of_the_first_although_the_second_never_began() -> None:
+    executor, w = crew()
+    w.is_unwound.clear()
+    executor.perform((START,), now_at())
+    await asyncio.sleep(0.001)
+    executor.perform((KillPg(),), now_at())
+    await asyncio.sleep(0.001)  # it waits for the first to end, which takes a moment
+    executor.perform((StartPg(as_standby=False, enforced=True),), now_at())
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    done = list(w.done)
+    w.is_unwound.set()
+    w.hold.set()
+    await settle(executor)
+    assert done == ["start standby=True"]
+    assert w.done[:3] == ["start standby=True", "start ended", "start standby=False"]
+    await executor.close()
 
 
 async def test_failed_order_waits_a_breath_that_grows() -> None:
