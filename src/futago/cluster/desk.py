@@ -218,22 +218,35 @@ class ControllerDesk:
         return await answers[op](request)
 
     async def _answer_replay(self, request: Message) -> Message:
-        """Pause or resume our replay, for the other's barrier. A pause ends by itself: nobody may forget it."""
-        pause = bool(request.get("pause"))
-        if self._resume is not None:
-            self._resume.cancel()
-            self._resume = None
+        """Pause or resume our replay, for the other's barrier. A pause ends by itself: nobody may forget it, and one that was
+        not confirmed, or not ended, may be there all the same.
+        """
         if self._board.pg.state is not PgState.STANDBY:
             raise Refused("no standby runs here")
-        await self._sync.pause_own_replay(pause=pause)
+        pause = bool(request.get("pause"))
         if pause:
-            loop = asyncio.get_running_loop()
-            self._resume = loop.call_later(PAUSE_S_MAX, lambda: asyncio.ensure_future(self._resume_late()))
+            self._resume_later()
+        await self._sync.pause_own_replay(pause=pause)
+        if not pause and self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
         return {"ok": True}
 
+    def _resume_later(self) -> None:
+        if self._resume is not None:
+            self._resume.cancel()
+        loop = asyncio.get_running_loop()
+        self._resume = loop.call_later(PAUSE_S_MAX, lambda: asyncio.ensure_future(self._resume_late()))
+
     async def _resume_late(self) -> None:
-        with contextlib.suppress(FutagoFault):
+        """Resume; try again for as long as a standby runs that does not do so."""
+        self._resume = None
+        try:
             await self._sync.pause_own_replay(pause=False)
+        except FutagoFault as e:
+            self._log.warning("replay.not-resumed", error=str(e))
+            if self._resume is None and self._board.pg.state is PgState.STANDBY:
+                self._resume_later()
 
     async def _answer_prepare(self, _request: Message) -> Message:
         """A slot; a checkpoint if there was none since the promotion, for pg_rewind reads our timeline from the control
