@@ -164,11 +164,11 @@ class Guard:
         is_done = True
         self._log.error("guard.last-will", why=why, pid=will.pid)
         for address in will.addresses:
-            with contextlib.suppress(WorldFault):
+            with contextlib.suppress(OSError, WorldFault):
                 reset_connections(address)  # or clients would wait for an answer that cannot come
             try:
                 netlink.remove(will.interface, address)
-            except WorldFault as e:
+            except (OSError, WorldFault) as e:
                 is_done = False
                 self._log.error("guard.address", error=str(e))
         if will.cgroup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import subprocess
@@ -76,6 +77,24 @@ def test_guard_is_armed_again_by_the_next_controller() -> None:
     watch.hold(WILL, 20 * S)
     assert turns(watch, 20 * S, 20 * S + 900 * MS) == []
     assert turns(watch, 20 * S + 900 * MS, 23 * S) == ["no controller lives"]
+
+
+async def test_kernel_that_answers_nothing_about_addresses_does_not_keep_the_database_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine in need has no descriptor left, or no memory for a socket."""
+    killed: list[Path] = []
+    monkeypatch.setattr(guard, "kill_cgroup_once", lambda folder: killed.append(folder) or [1])
+
+    def no_socket(*_: object, **__: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    will = Handle(pid=1, is_armed=True, interface="lo", addresses=("127.7.7.7",), cgroup=str(tmp_path))
+    tried = Guard(log=Log())
+    with monkeypatch.context() as m:
+        m.setattr(socket, "socket", no_socket)
+        is_done = await tried._perform(will, "no controller lives")
+    assert killed == [tmp_path] and not is_done
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a control group")

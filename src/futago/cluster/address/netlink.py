@@ -151,14 +151,24 @@ def _index(interface: str) -> int:
 
 
 def _open() -> socket.socket:
-    s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-    s.settimeout(WAIT_S_MAX)
-    s.bind((0, 0))
+    try:
+        s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+    except OSError as e:  # no descriptor or memory left: whoever asks has more to do than this
+        raise Refused(f"netlink: {e}") from e
+    try:
+        s.settimeout(WAIT_S_MAX)
+        s.bind((0, 0))
+    except OSError as e:
+        s.close()
+        raise Refused(f"netlink: {e}") from e
     return s
 
 
 def _send(s: socket.socket, kind: int, flags: int, body: bytes) -> None:
-    s.send(_HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | flags, 1, 0) + body)
+    try:
+        s.send(_HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | flags, 1, 0) + body)
+    except OSError as e:
+        raise Refused(f"netlink: {e}") from e
 
 
 def _receive(s: socket.socket) -> bytes:
