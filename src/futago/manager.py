@@ -63,11 +63,13 @@ def columns() -> tuple[tuple[Column, ...], Callable[[Settings, Log], Hub]]:
     from futago.intake.consume import ConsumeEngine
     from futago.jobs.engine import JobsEngine
     from futago.jobs.hub import AgentHub
+    from futago.jobs.shelf import NetShelf
     from futago.jobs.window import OutputWindow
     from futago.monitoring.engine import MonitoringEngine
     from futago.notify.outbox import OutboxEngine
 
     hubs: list[AgentHub] = []
+    nets = NetShelf()
 
     def make_hub(settings: Settings, log: Log) -> Hub:
         hubs.append(AgentHub(settings, log))
@@ -77,7 +79,7 @@ def columns() -> tuple[tuple[Column, ...], Callable[[Settings, Log], Hub]]:
     made = (
         Column("intake", ConsumeEngine),
         Column("monitoring", MonitoringEngine),
-        Column("jobs", lambda context: JobsEngine(context, hubs[0])),
+        Column("jobs", lambda context: JobsEngine(context, hubs[0], nets)),
         Column("notify", OutboxEngine),
     )
     return made, make_hub

@@ -23,16 +23,15 @@ from futago.jobs.board import Batch, Board, Entry, order_of
 from futago.jobs.calls import Calls
 from futago.jobs.claims import is_run_id, presentable
 from futago.jobs.control_definitions import JobQueue
-from futago.jobs.definitions import read_net
 from futago.jobs.errands import Errands
 from futago.jobs.file_triggers import FileTriggers
 from futago.jobs.hub import AgentHub, Connected, Heard
 from futago.jobs.model import AT_AGENT, ENDS, Ask, JobState
 from futago.jobs.patrol import Patrol
-from futago.jobs.plan import Net
 from futago.jobs.queues import Rule
 from futago.jobs.requests import Requests
 from futago.jobs.schedules import Scheduler
+from futago.jobs.shelf import NetShelf
 from futago.jobs.store import Connection, RunRow, SessionRow
 from futago.jobs.strays import Strays
 from futago.jobs.switch_report import SwitchTeller
@@ -44,8 +43,8 @@ from futago.runtime.apart import apart
 from futago.runtime.cancel import heed_cancellation
 from futago.runtime.clock import now_utc
 from futago.runtime.engine import EngineContext
-from futago.runtime.faults import Corrupt, WorldFault
 from futago.runtime.faults import Refused as NotDone
+from futago.runtime.faults import WorldFault
 
 NAME = "jobs"
 POLL_S = 0.1  # new sessions are found within this time
@@ -55,7 +54,6 @@ RELOAD_S = 0.2  # after a commit that failed
 ASK_AGAIN_S = 2.0  # an order that no agent confirmed: ask
 AROUND_S = 1.0  # how often other nets' sessions and the queues are looked at
 TICK_S_MAX = 1.0  # the wall clock may jump: look at it at least so often
-NETS_KEPT_MAX = 500
 OPERATED_KEPT_MAX = 10_000
 UNREADABLE = "The run's definition was written by another version of the program: it cannot be read here."
 
@@ -77,14 +75,15 @@ class JobsEngine:
     Args:
         context: the manager's world; `outward` guards orders.
         hub: where the agents are. `hub.set_role` must have been called with this epoch before.
+        nets: definitions that engines of earlier epochs have read.
     """
 
-    def __init__(self, context: EngineContext, hub: AgentHub) -> None:
+    def __init__(self, context: EngineContext, hub: AgentHub, nets: NetShelf | None = None) -> None:
         self.counters = Counters()
         self._context = context
         self._hub = hub
         self._log = context.log.bind(engine=NAME)
-        self._nets: dict[str, Net] = {}
+        self._nets = NetShelf() if nets is None else nets
         self._unreadable: set[int] = set()  # sessions whose definition another version wrote: said once
         self._upkeep = Upkeep(context, hub)
         self._calls = Calls()
@@ -174,7 +173,7 @@ class JobsEngine:
         self._switch.note(self._board.entries.values(), sessions=len(sessions), runs=len(runs), began_at=started)
 
     async def _put_on_board(self, sessions: list[SessionRow], runs: list[RunRow]) -> None:
-        await self._read_nets({s.digest for s in sessions})
+        await self._nets.fill({s.digest for s in sessions}, self._read_specs)
         by_session: dict[int, list[RunRow]] = {s.session_id: [] for s in sessions}
         for run in runs:
             by_session[run.session_id].append(run)
@@ -186,19 +185,11 @@ class JobsEngine:
                 self._unreadable.add(session.session_id)
                 self._log.error("jobs.session_unreadable", session_id=session.session_id, net=session.net_name)
 
-    async def _read_nets(self, digests: set[str]) -> None:
-        if len(self._nets) > NETS_KEPT_MAX:
-            self._nets.clear()
-        missing = sorted(digests - self._nets.keys())
-        if missing:
+    async def _read_specs(self, digests: list[str]) -> dict[str, dict[str, Any]]:
+        async def read(conn: Connection) -> dict[str, dict[str, Any]]:
+            return await store.read_specs(conn, digests)
 
-            async def read(conn: Connection) -> dict[str, dict[str, Any]]:
-                return await store.read_specs(conn, missing)
-
-            specs = await self._context.store.read(read, name="jobs.definitions")
-            for digest, spec in specs.items():
-                with contextlib.suppress(Corrupt):  # in a thread: ten thousand jobs take a second
-                    self._nets[digest] = await asyncio.to_thread(read_net, spec)
+        return await self._context.store.read(read, name="jobs.definitions")
 
     async def _begin(self) -> None:
         """Find sessions that were started by people, the API or a schedule, and begin them."""
