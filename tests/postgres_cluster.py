@@ -54,8 +54,8 @@ class Cluster:
         return self.conninfo_of(TEMPLATE)
 
     def conninfo_of(self, database: str, *, user: str = "futago") -> str:
-        """Return how to reach a database as a role."""
-        return f"host={self.home} dbname={database} user={user} connect_timeout=2"
+        """Return how to reach a database as a role. With patience: a machine that halts for a moment has no fault."""
+        return f"host={self.home} dbname={database} user={user} connect_timeout=30"
 
     @property
     def pid(self) -> int:
