@@ -22,6 +22,7 @@ KEEP = "FUTAGO_LAB_KEEP"  # set: leave the lab up after the tests, to look at it
 LONG = {
     "test_addresses",
     "test_drill",
+    "test_fault_in_transition",
     "test_faults_hard",
     "test_fence_decides",
     "test_fence_drivers",
