@@ -39,7 +39,9 @@ class LabGround:
         self._lab = Lab(name)
         if not self._lab.is_up():
             raise OperatorFault(
-                f"There is no lab `{name}`.", hint="See futago lab list, or make demo.", code="drill.lab"
+                f"There is no lab `{name}`.",
+                hint="Name a lab that is up (`futago lab status --name NAME`), or run make demo.",
+                code="drill.lab",
             )
 
     def drill(self, name: str) -> Drill:

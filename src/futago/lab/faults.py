@@ -11,6 +11,7 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from futago.lab import clock, machine
@@ -108,13 +109,17 @@ def _signal(d: Daemon, host: str, words: list[str], number: signal.Signals) -> S
     return {}
 
 
-def _kill_main(d: Daemon, host: str, words: list[str]) -> Stages:
+def _main(d: Daemon, host: str, words: list[str]) -> int:
     pids = set(d.host(host).unit_cgroup(_unit(words)).pids())
     for pid in pids:
         if machine.parent(pid) not in pids:  # systemd's own child
-            os.kill(pid, signal.SIGKILL)
-            return {}
+            return pid
     raise Refused(f"{words[0]} does not run on {host}")
+
+
+def _kill_main(d: Daemon, host: str, words: list[str]) -> Stages:
+    os.kill(_main(d, host, words), signal.SIGKILL)
+    return {}
 
 
 KILLS, KILL_EVERY_S = 8, 0.4
@@ -134,6 +139,25 @@ def _kill_again(d: Daemon, host: str, words: list[str]) -> Stages:
 
 def _stop(d: Daemon, host: str, words: list[str]) -> Stages:
     return _signal(d, host, words, signal.SIGSTOP)
+
+
+def _stop_main(d: Daemon, host: str, words: list[str]) -> Stages:
+    os.kill(_main(d, host, words), signal.SIGSTOP)
+    return {}
+
+
+def _stop_checkpointer(d: Daemon, host: str, _: list[str]) -> Stages:
+    """PostgreSQL names its processes by what they are, in their command line."""
+    for pid in d.host(host).unit_cgroup(_unit(["postgres"])).pids():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if b"checkpointer" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGSTOP)
+                return {}
+    raise Refused(f"no checkpointer runs on {host}")
+
+
+def _checkpointer_on(d: Daemon, host: str, _: list[str]) -> Stages:
+    return _continue(d, host, ["postgres"])
 
 
 def _continue(d: Daemon, host: str, words: list[str]) -> Stages:
@@ -279,6 +303,15 @@ FAULTS: dict[str, Fault] = {
     "kill-main": Fault(("program",), "SIGKILL to a program's first process only; its children stay", _kill_main),
     "kill-again": Fault(("program",), "SIGKILL to a program's unit, eight times within four seconds", _kill_again),
     "stop": Fault(("program",), "SIGSTOP to every process of a program's unit", _stop, _continue),
+    "stop-main": Fault(
+        ("program",), "SIGSTOP to a program's first process only; its children go on", _stop_main, _continue
+    ),
+    "stop-checkpointer": Fault(
+        (),
+        "SIGSTOP to PostgreSQL's checkpointer only: changed settings take no effect",
+        _stop_checkpointer,
+        _checkpointer_on,
+    ),
     "bmc-hang": Fault((), "the host's BMC stops answering, its network stays", _bmc_hang, _bmc_unhang),
     "bmc-service-hang": Fault(
         ("service",),
