@@ -48,7 +48,7 @@ async def _logged_in(browser: Browser, pair: Twins, *, locale: str = "en-GB", da
         viewport={"width": 1440, "height": 1000},
     )
     page = await context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     page.on("console", lambda m: _complaints.append(m.text) if "Content Security" in m.text else None)
     page.on("pageerror", lambda e: _complaints.append(str(e)))
     _complaints.clear()
@@ -61,6 +61,9 @@ async def _logged_in(browser: Browser, pair: Twins, *, locale: str = "en-GB", da
 
 
 _complaints: list[str] = []
+expect.set_options(
+    timeout=60_000
+)  # on a busy machine the page, its server and this test have one processor between them
 
 
 async def _shot(page: Page, name: str) -> None:
