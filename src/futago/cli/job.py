@@ -158,7 +158,7 @@ def rerun(
 ) -> None:
     """Let an ended run run again: from a job, with everything that waits for it, or from all that failed."""
     remote = Remote(way(servers, token_file, ca))
-    again = remote.post(f"/runs/{run_number}/rerun", RunsAgain, AskedRerun(job=job))
+    again = remote.post(f"/runs/{run_number}/rerun", RunsAgain, AskedRerun(job=job), is_keyed=True)
     print(again.model_dump_json() if as_json else f"run {run_number} has begun again with {', '.join(again.jobs)}")
 
 

@@ -268,6 +268,37 @@ def kind_of(unit: Unit) -> str:
 # --- again ------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class BegunAgain:
+    """The jobs of a session that run again. `is_new` False: its key had begun it before, and these ran then."""
+
+    jobs: list[str]
+    is_new: bool
+
+
+async def rerun_once(conn: Connection, session_id: int, job: str | None, *, key: str) -> BegunAgain:
+    """As `run_again`; the same key never begins anything a second time.
+
+    Raises:
+        OperatorFault: as there; or the key was used for another point, or another session.
+    """
+    await conn.execute("SELECT FROM job_session WHERE session_id = %s FOR UPDATE", (session_id,))  # one after the other
+    known = await fetch(conn, "SELECT session_id, job_name, jobs FROM job_rerun WHERE rerun_key = %s", key)
+    if known:
+        before, place, jobs = known[0]
+        if (before, place) != (session_id, job or ""):
+            raise OperatorFault(
+                "This key was used to run something else again.", hint="Draw a new key.", code="jobs.key-used"
+            )
+        return BegunAgain(list(jobs), is_new=False)
+    again = await run_again(conn, session_id, job)
+    await conn.execute(
+        "INSERT INTO job_rerun (rerun_key, session_id, job_name, jobs) VALUES (%s, %s, %s, %s)",
+        (key, session_id, job or "", again),
+    )
+    return BegunAgain(again, is_new=True)
+
+
 async def run_again(conn: Connection, session_id: int, job: str | None) -> list[str]:
     """Begin an ended session again, from a job or from all that failed; return the jobs that run again. Each gets
     a new attempt; the engine begins the session as it begins a new one.

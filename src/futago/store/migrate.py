@@ -16,7 +16,7 @@ import psycopg
 from futago.runtime.faults import Refused, Unknown
 from futago.store.commit import CONNINFO, Connection, Store
 
-HEAD = "0012"  # the newest revision under migrations/versions
+HEAD = "0013"  # the newest revision under migrations/versions
 SQL = Path(__file__).parent / "sql"
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x66757461676F  # "futago": the advisory lock of a migration

@@ -167,10 +167,11 @@ class AskedRerun(Shape):
 
 
 class RunsAgain(Shape):
-    """The run has begun again, with these jobs."""
+    """The run has begun again, with these jobs. `repeated`: the request with this key had done it before."""
 
     session_id: int
     jobs: list[str]
+    repeated: bool = False
 
 
 class OperationDone(Shape):

@@ -13,7 +13,7 @@ from futago.access import store as rows
 from futago.access.model import Principal
 from futago.jobs.model import ENDS, JobName, JobState, Operation, SessionState, Standing
 from futago.jobs.offers import offered, offered_of_run
-from futago.jobs.sessions import ask_operation, plan_of, read_decision, run_again
+from futago.jobs.sessions import BegunAgain, ask_operation, plan_of, read_decision, rerun_once, run_again
 from futago.jobs.store import fetch
 from futago.runtime.clock import S, now_at
 from futago.runtime.faults import OperatorFault
@@ -62,17 +62,25 @@ async def operate(rooms: Rooms, who: Principal, session_id: int, asked: AskedOpe
     return OperationDone(operation_id=operation_id, is_decided=False)
 
 
-async def rerun(rooms: Rooms, who: Principal, session_id: int, asked: AskedRerun) -> RunsAgain:
-    """Let an ended run run again. Raises OperatorFault: it has no meaning, with the reason."""
+async def rerun(rooms: Rooms, who: Principal, session_id: int, asked: AskedRerun, *, key: str = "") -> RunsAgain:
+    """Let an ended run run again; the same `key` of the same account never does so twice.
 
-    async def work(conn: Connection) -> list[str]:
+    Raises:
+        OperatorFault: it has no meaning, with the reason.
+    """
+
+    async def work(conn: Connection) -> BegunAgain:
         await check_run(conn, who, session_id, asked.job or "")
-        again = await run_again(conn, session_id, asked.job)
-        await rows.record(conn, who, rows.Deed("run.rerun", str(session_id), {"job": asked.job, "jobs": len(again)}))
+        if key:
+            again = await rerun_once(conn, session_id, asked.job, key=f"{who.account}:{session_id}:{key}")
+        else:
+            again = BegunAgain(await run_again(conn, session_id, asked.job), is_new=True)
+        detail = {"job": asked.job, "jobs": len(again.jobs), "repeated": not again.is_new}
+        await rows.record(conn, who, rows.Deed("run.rerun", str(session_id), detail))
         return again
 
     again = await audited(rooms.serving.require().store, who, "run.rerun", work, name="web.rerun")
-    return RunsAgain(session_id=session_id, jobs=again)
+    return RunsAgain(session_id=session_id, jobs=again.jobs, repeated=not again.is_new)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 
 from agent_world import Keys, QuietLog, active, loopback, make_hub, pair_settings
 from futago.jobs.engine import JobsEngine
+from futago.jobs.store import fetch
 from futago.runtime.engine import EngineContext, Outward
+from futago.store.commit import Connection
 from web_bench import Bench, NewClient
 
 EPOCH = 7
@@ -113,6 +116,60 @@ async def test_a_whole_run_is_stopped_and_runs_again(person: httpx.AsyncClient, 
     await _until_state(person, run, "look", "running")
     again = await person.post(f"/parts/runs/{run}/rerun", data={})
     assert f"Run {run} has not ended." in again.text
+
+
+async def _end(person: httpx.AsyncClient, run: int) -> None:
+    """Stop the run, and wait until it has ended."""
+    answer = await person.post(f"/api/v1/runs/{run}/operations", json={"operation": "stop"})
+    assert answer.status_code in (200, 202), answer.text
+    end = time.monotonic() + 60
+    while (await person.get(f"/api/v1/runs/{run}")).json()["ended_utc"] is None:
+        assert time.monotonic() < end
+        await asyncio.sleep(0.05)
+
+
+async def _attempts(bench: Bench, run: int, job: str) -> int:
+    async def work(conn: Connection) -> int:
+        return int(
+            (await fetch(conn, "SELECT count(*) FROM job_run WHERE session_id = %s AND job_name = %s", run, job))[0][0]
+        )
+
+    return await bench.store.read(work, name="test.attempts")
+
+
+async def test_a_run_begins_again_once_for_each_key_however_often_it_is_asked_for(
+    person: httpx.AsyncClient, bench: Bench, run: int
+) -> None:
+    async def again(key: str, job: str | None = "look") -> httpx.Response:
+        return await person.post(f"/api/v1/runs/{run}/rerun", json={"job": job}, headers={"Idempotency-Key": key})
+
+    await _end(person, run)
+    first = (await again("one")).json()
+    assert "look" in first["jobs"] and not first["repeated"]
+    assert (await again("one")).json() == first | {"repeated": True}, "while it runs"
+    await _until_state(person, run, "look", "running")
+    await _end(person, run)
+    assert (await again("one")).json() == first | {"repeated": True}, "when it has ended again, too"
+    assert await _attempts(bench, run, "look") == 2
+    other = await again("one", None)
+    assert other.status_code == 422 and other.json()["code"] == "jobs.key-used"
+    assert not (await again("two")).json()["repeated"]
+    assert await _attempts(bench, run, "look") == 3
+
+
+async def test_the_button_of_one_offer_begins_a_run_again_once(
+    person: httpx.AsyncClient, bench: Bench, run: int
+) -> None:
+    await _end(person, run)
+    found = re.search(r'/rerun"[^>]*"key":"([0-9a-f]+)"', await _acts(person, run, "look"))
+    assert found
+    for _ in range(2):
+        answer = await person.post(f"/parts/runs/{run}/rerun", data={"job": "look", "key": found[1]})
+        assert "Done." in answer.text
+        await _until_state(person, run, "look", "running")
+    await _end(person, run)
+    assert "Done." in (await person.post(f"/parts/runs/{run}/rerun", data={"job": "look", "key": found[1]})).text
+    assert await _attempts(bench, run, "look") == 2
 
 
 async def test_what_is_wrong_in_a_form_is_said_and_nothing_is_asked(person: httpx.AsyncClient, run: int) -> None:

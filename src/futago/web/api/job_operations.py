@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Response
 
 from futago.web import run_orders
 from futago.web.allow import SCHEMES, JobStarter
@@ -35,6 +36,15 @@ async def operate(
 
 
 @router.post("/runs/{session_id}/rerun", responses={422: {"description": "It has no meaning; the error says why."}})
-async def rerun(session_id: int, asked: AskedRerun, rooms: InRooms, who: JobStarter) -> RunsAgain:
-    """Let an ended run run again: from a job, with everything that waits for it, or from all that failed."""
-    return await run_orders.rerun(rooms, who, session_id, asked)
+async def rerun(
+    session_id: int,
+    asked: AskedRerun,
+    rooms: InRooms,
+    who: JobStarter,
+    *,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+) -> RunsAgain:
+    """Let an ended run run again: from a job, with everything that waits for it, or from all that failed. With an
+    Idempotency-Key, a repetition never begins it a second time.
+    """
+    return await run_orders.rerun(rooms, who, session_id, asked, key=idempotency_key or "")

@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
+from uuid import uuid4
 
 from fastapi import APIRouter, Form, Query, Request
 from pydantic import ValidationError
@@ -122,10 +123,11 @@ async def rerun(
     session_id: int,
     *,
     job: Annotated[str, Form(max_length=JOB_PATH_MAX)] = "",
+    key: Annotated[str, Form(max_length=100)] = "",
 ) -> Response:
-    """Let an ended run run again; show what came of it."""
-    asked = AskedRerun(job=job or None)
-    return await _asked(request, rooms, who, _Place(session_id, job), run_orders.rerun(rooms, who, session_id, asked))
+    """Let an ended run run again; show what came of it. `key`: of the offer, so that a button pressed twice does it once."""
+    again = run_orders.rerun(rooms, who, session_id, AskedRerun(job=job or None), key=key and f"page:{key}")
+    return await _asked(request, rooms, who, _Place(session_id, job), again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,7 @@ async def _acts(
         statuses=STATUSES_OFFERED,
         refused=refused,
         done=done,
+        key=uuid4().hex,
     )
 
 
