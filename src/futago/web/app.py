@@ -52,7 +52,7 @@ from futago.web.identity import Identity
 from futago.web.live import Live
 from futago.web.model import DefinitionFiles, ErrorBody
 from futago.web.operations import Operations
-from futago.web.pages import language, login, messages_page, overview, pair_orders, run_page
+from futago.web.pages import language, login, messages_page, overview, pair_orders, run_page, start_page
 from futago.web.pulse import Pulse
 from futago.web.render import STATIC
 from futago.web.rooms import Rooms
@@ -97,7 +97,7 @@ def make_app(rooms: Rooms) -> FastAPI:
     for room in (people, accounts, pair, orders, *told, *work, definitions, mibs, traps):
         api.include_router(room.router)
     app.include_router(api)
-    for page in (login, pair_orders, overview, run_page, messages_page, language):
+    for page in (login, pair_orders, overview, run_page, start_page, messages_page, language):
         app.include_router(page.router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     refusals.install(app)

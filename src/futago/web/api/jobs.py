@@ -6,14 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 
-from futago.access import store as rows
-from futago.jobs.sessions import Opened, open_session
 from futago.store.commit import Connection
-from futago.web import queries
+from futago.web import net_starts, queries
 from futago.web.allow import SCHEMES, JobStarter, Reader
 from futago.web.faults import not_found
 from futago.web.job_model import AskedStart, JobNets, Session, SessionDetail, Sessions, Started
-from futago.web.owners import audited, check_net, check_run
+from futago.web.owners import check_run
 from futago.web.rooms import InRooms
 
 router = APIRouter(tags=["jobs"], dependencies=SCHEMES)
@@ -41,21 +39,10 @@ async def start(
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> Started:
     """Start a job net. With an Idempotency-Key, a repetition never starts a second run."""
-
-    async def work(conn: Connection) -> Opened:
-        await check_net(conn, who, name)
-        key = f"api:{who.account}:{name}:{idempotency_key}" if idempotency_key else None
-        parameters = asked.parameters if asked else {}
-        opened = await open_session(conn, name, trigger=f"api {who.account}", trigger_key=key, parameters=parameters)
-        deed = rows.Deed(
-            "job-net.run", name, {"session_id": opened.session_id, "parameters": ", ".join(sorted(parameters))}
-        )
-        await rows.record(conn, who, deed)
-        return opened
-
-    opened = await audited(rooms.serving.require().store, who, "job-net.run", work, name="web.start_run")
-    response.status_code = 201 if opened.is_new else 200
-    return Started(session_id=opened.session_id, repeated=not opened.is_new)
+    parameters = asked.parameters if asked else {}
+    started = await net_starts.start(rooms, who, name, parameters, by="api", key=idempotency_key)
+    response.status_code = 200 if started.repeated else 201
+    return started
 
 
 @router.get("/runs")

@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from futago.access.model import Principal
+from futago.access.model import Permission, Principal
 from futago.access.tokens import csrf_token
 from futago.cluster.explain import Failure
 from futago.runtime.clock import now_utc
@@ -201,6 +201,7 @@ async def overview(request: Request, rooms: InRooms, who: Reader) -> Response:
         sources=list(Source),
         priorities=list(Priority),
         rows=await _rows(rooms, who),
+        may_start=who.may(Permission.RUN_JOB),
     )
 
 

@@ -38,9 +38,28 @@ STATUSES_OFFERED = (JobState.NORMAL, JobState.WARNING, JobState.ABNORMAL)
 @router.get("/parts/runs/{session_id}")
 async def run_part(request: Request, rooms: InRooms, who: Reader, session_id: int) -> Response:
     """One run with what lies in its outermost net."""
+    return await run_shown(request, rooms, who, session_id)
+
+
+async def run_shown(
+    request: Request, rooms: Rooms, who: Reader, session_id: int, *, is_repeated: bool = False
+) -> Response:
+    """Show a run. `is_repeated`: a form that was sent again had started it before.
+
+    Raises:
+        HttpFault: there is no such run, or it is another owner's.
+    """
     level = await _level(rooms, who, session_id, under="", page=0)
     may = who.may(Permission.RUN_JOB)
-    return render(request, "parts/run.html", run=level.session, level=level, is_update=False, may=may)
+    return render(
+        request,
+        "parts/run.html",
+        run=level.session,
+        level=level,
+        is_update=False,
+        may=may,
+        is_repeated=is_repeated,
+    )
 
 
 @router.get("/parts/runs/{session_id}/level")

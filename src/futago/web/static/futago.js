@@ -235,6 +235,12 @@ document.addEventListener("htmx:afterSwap", (event) => {
   }
 });
 
+// A form with a key that got no answer, or one that nobody knows: what it asked for may have happened, and it may be sent again.
+document.addEventListener("htmx:afterRequest", (event) => {
+  const notice = event.detail.elt.querySelector(":scope > [data-unanswered]");
+  if (notice) notice.hidden = ![0, 502, 503, 504].includes(event.detail.xhr.status);
+});
+
 async function copy(button) {
   const text = document.getElementById(button.dataset.copies).textContent;
   try {
