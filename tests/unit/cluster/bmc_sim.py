@@ -72,7 +72,7 @@ class Bmc:
         (self.home / "power.stuck").write_text("")
 
     def settings(
-        self, *, user: str = "admin", password: Path | None = None, attempts: int = 1, deadline_s: float = 10.0
+        self, *, user: str = "admin", password: Path | None = None, attempts: int = 1, deadline_s: float = 60.0
     ) -> FenceDevice:
         secret = str(password or self.home / "password")
         return FenceDevice("ipmi", self.address, user, secret, attempts=attempts, deadline_s=deadline_s)

@@ -59,7 +59,7 @@ class Redfish:
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(redfish.certificate(self.home).read_text())).hexdigest()
 
     def settings(
-        self, *, user: str = "admin", password: Path | None = None, deadline_s: float = 10.0, **options: str
+        self, *, user: str = "admin", password: Path | None = None, deadline_s: float = 60.0, **options: str
     ) -> FenceDevice:
         secret = str(password or self.home / "password")
         given = {"fingerprint": self.fingerprint, **options}

@@ -84,8 +84,8 @@ async def test_wrong_password_and_wrong_user_are_refused_and_told_apart_from_sil
 
 async def test_machine_that_does_not_go_off_is_never_reported_as_off(bmc: Bmc) -> None:
     bmc.stick()
-    with pytest.raises(Unknown, match=r"did not confirm off within 4 s; it said that it is on"):
-        await device(bmc, deadline_s=4.0).off()
+    with pytest.raises(Unknown, match=r"did not confirm off within 8 s; it said that it is on"):
+        await device(bmc, deadline_s=8.0).off()
     assert bmc.orders == ["power 0"]
 
 
@@ -101,7 +101,7 @@ async def test_hanging_bmc_is_unknown_within_the_deadline(bmc: Bmc) -> None:
 
 
 async def test_bmc_that_hangs_in_the_middle_of_an_off_is_unknown_until_it_answers_again(bmc: Bmc) -> None:
-    tried = device(bmc, deadline_s=6.0)
+    tried = device(bmc, deadline_s=60.0)
     bmc.stick()
     work = asyncio.create_task(tried.off())
     while not bmc.orders:
@@ -132,7 +132,7 @@ async def test_second_device_confirms_where_the_first_one_is_dead_and_is_not_hel
 async def test_device_that_cut_the_power_must_bring_it_back(bmc: Bmc, tmp_path: Path) -> None:
     (tmp_path / "second").mkdir()
     with running_bmc(tmp_path / "second") as second:
-        levels = open_levels([bmc.settings(deadline_s=3.0), second.settings()])
+        levels = open_levels([bmc.settings(deadline_s=10.0), second.settings()])
         await levels.off()
         assert (bmc.power, second.power) == ("0", "1")
         bmc.stick()
@@ -146,7 +146,7 @@ async def test_second_device_is_tried_where_the_first_one_takes_the_order_and_do
     (tmp_path / "second").mkdir()
     with running_bmc(tmp_path / "second") as second:
         bmc.stick()
-        levels = open_levels([bmc.settings(attempts=2, deadline_s=3.0), second.settings()])
+        levels = open_levels([bmc.settings(attempts=2, deadline_s=8.0), second.settings()])
         await levels.off()
         assert bmc.orders == ["power 0", "power 0"], "each attempt of the first level is a new order"
         assert second.power == "0" and levels.cut_by == f"ipmi {second.address}"
@@ -185,7 +185,7 @@ class Pair:
 
 
 async def test_outcomes_become_facts_and_the_self_test_has_an_age(bmc: Bmc) -> None:
-    pair = Pair(bmc.settings(deadline_s=4.0))
+    pair = Pair(bmc.settings(deadline_s=10.0))
     board, desk = pair.board, pair.desk
     assert board.fence.is_configured and not pair.is_fresh("m2")
     await desk.test()

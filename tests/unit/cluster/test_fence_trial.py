@@ -44,7 +44,7 @@ class Told:
         self.lines.append((self.bmc.power, text))
 
 
-def make(bmc: Bmc, *, why_not: str = "", reacts: bool = True, deadline_s: float = 5.0) -> Trial:
+def make(bmc: Bmc, *, why_not: str = "", reacts: bool = True, deadline_s: float = 60.0) -> Trial:
     device = open_device(bmc.settings(deadline_s=deadline_s))
     return Trial("m2", device, why_not=lambda: why_not, has_reacted=lambda: reacts and bmc.power == "0", log=Log())
 
@@ -69,7 +69,7 @@ async def test_trial_is_refused_where_the_pair_could_not_bear_it_and_switches_no
 async def test_trial_whose_device_does_not_confirm_is_unknown(bmc: Bmc) -> None:
     bmc.stick()
     with pytest.raises(Unknown, match="did not confirm off"):
-        await make(bmc, deadline_s=1.5).run(Told(bmc))
+        await make(bmc, deadline_s=6.0).run(Told(bmc))
 
 
 async def test_pair_that_does_not_react_does_not_leave_the_standby_off(
