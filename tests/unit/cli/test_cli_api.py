@@ -7,8 +7,10 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
+import httpx
 import pytest
 
 import web_twins
@@ -233,6 +235,39 @@ async def test_a_lost_answer_is_unknown_without_a_key_and_one_row_with_it(pair: 
         await post("without", is_keyed=False)
     found = await asyncio.to_thread(client.get, "/events", Events)
     assert [e.message for e in found.events] == ["warm", "with a key", "without"]
+
+
+async def test_a_run_begins_again_once_though_the_first_answer_is_lost(
+    futago: Run, pair: Twins, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.yaml").write_text(TEXT)
+    assert await futago("apply", "-f", str(tmp_path / "net.yaml")) == 0
+    assert await futago("job", "run", "nightly") == 0
+
+    async def end(conn: Connection) -> None:
+        await conn.execute("UPDATE job_run SET state = 'abnormal', ended_utc = now()")
+        await conn.execute("UPDATE job_session SET state = 'abnormal', ended_utc = now()")
+
+    await pair.m1.store.commit(end, name="test.end")
+    capsys.readouterr()
+    send, lost = Remote._send, []
+
+    def lose_first(*call: Any) -> httpx.Response:
+        answer = send(*call)
+        if not lost:
+            lost.append(answer.status_code)
+            raise httpx.ReadError("the answer is lost")
+        return answer
+
+    monkeypatch.setattr(Remote, "_send", lose_first)
+    assert await futago("job", "rerun", "1") == 0
+    assert lost == [200] and capsys.readouterr().out == "run 1 has begun again with one\n"
+
+    async def attempts(conn: Connection) -> list[int]:
+        found = await conn.execute("SELECT attempt FROM job_run ORDER BY attempt")
+        return [int(attempt) for (attempt,) in await found.fetchall()]
+
+    assert await pair.m1.store.read(attempts, name="test.attempts") == [1, 2]
 
 
 async def test_following_shows_each_event_once_and_goes_on_after_a_switch(pair: Twins, tmp_path: Path) -> None:

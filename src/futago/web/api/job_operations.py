@@ -44,7 +44,8 @@ async def rerun(
     *,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> RunsAgain:
-    """Let an ended run run again: from a job, with everything that waits for it, or from all that failed. With an
-    Idempotency-Key, a repetition never begins it a second time.
+    """Let an ended run run again: from a job, with everything that waits for it, or from all that failed.
+
+    With an Idempotency-Key, a repetition never begins it a second time.
     """
     return await run_orders.rerun(rooms, who, session_id, asked, key=idempotency_key or "")
