@@ -28,7 +28,9 @@ async def _form(browser: Browser, pair: Twins) -> Page:  # noqa: F811
     await pair.m1.store.commit(make, name="test.net")
     page = await _logged_in(browser, pair)
     await page.get_by_role("button", name="Start a net…").click()
-    await page.locator('#run input[name="text"]').press_sequentially("month")
+    await expect(page.locator("#nets")).to_contain_text("nightly")
+    await page.locator('#run input[name="text"]').fill("month")
+    await expect(page.locator("#nets .row")).to_have_count(1)
     await page.locator("#nets .row", has_text="monthly").click()
     await expect(page.locator("#net-start")).to_be_visible()
     return page
