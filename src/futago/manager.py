@@ -12,6 +12,7 @@ What this room decides: when engines live. What it must not: anything about the 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -273,7 +274,10 @@ def main() -> int:
         log.error("manager.settings", error=str(e))
         return 2
     log = log.bind(member=settings.me)
+    gc.disable()  # what is imported stays: to look through it again and again takes a twentieth of the start
     made, make_hub = columns()
+    gc.freeze()
+    gc.enable()
 
     async def run(stop: asyncio.Event) -> int:
         manager = Manager(settings, log, RoleWatch(log=log), make_hub(settings, log), made)

@@ -23,8 +23,6 @@ from datetime import date, timedelta
 from enum import StrEnum
 from functools import lru_cache
 
-import holidays
-
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 CLOSED_RUN_MAX = 60  # days: a calendar that is closed for longer has no next open day
 _TERM = re.compile(
@@ -77,11 +75,15 @@ EVERY_DAY = Calendar()
 
 @lru_cache(maxsize=400)
 def _public(country: str, region: str, year: int) -> frozenset[date]:
+    import holidays  # here: few calendars have public holidays, and the manager is to start quickly
+
     return frozenset(holidays.country_holidays(country, subdiv=region or None, years=year))
 
 
 def check_country(country: str, region: str) -> None:
     """Raise ValueError, with a sentence, if no public holidays are known for it."""
+    import holidays
+
     known = holidays.list_supported_countries(include_aliases=False)
     if country not in known:
         raise ValueError(f"no public holidays are known for `{country}`; write its two letters, such as JP or DE")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 
-import httpx
 import msgspec
 
 BODY_BYTES_MAX = 16 * 1024  # of the answer, the beginning
@@ -36,6 +35,8 @@ class Answer(msgspec.Struct, frozen=True):
 
 def call(request: Request) -> Answer:
     """Make the request."""
+    import httpx  # here: the manager knows the shapes only, and is to start quickly
+
     content = request.body.encode() or None
     timeout = httpx.Timeout(request.timeout_s)
     try:
