@@ -96,6 +96,15 @@ async def open_session(
     return Opened(int(inserted[0][0]), is_new=True)
 
 
+def key_of_start(way: str, *names: str, key: str) -> str:
+    """Return the trigger key of a start that somebody outside asked for under a key of his own.
+
+    A name may hold colons, and what stands for one here may not be in a name: so no key, whoever chooses it, is that of
+    other names.
+    """
+    return ":".join([way, *(name.replace(":", "%3A") for name in names), key])
+
+
 async def start_session(conn: Connection, net_name: str, *, trigger: str, trigger_key: str | None = None) -> int:
     """Return the id of the session that `open_session` makes (or has made under this key)."""
     return (await open_session(conn, net_name, trigger=trigger, trigger_key=trigger_key)).session_id

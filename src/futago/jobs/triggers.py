@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from futago.jobs import store
 from futago.jobs.deliveries import Delivery, known_session, note
-from futago.jobs.sessions import Opened, open_session
+from futago.jobs.sessions import Opened, key_of_start, open_session
 from futago.jobs.store import Connection, EventRow, fetch
 from futago.jobs.trigger_definitions import Trigger
 from futago.runtime.clock import now_utc
@@ -179,7 +179,7 @@ async def start_by_request(
         raise OperatorFault(
             f"Trigger `{trigger.name}` is not enabled.", hint="Enable it.", code="jobs.trigger-disabled"
         )
-    opened = await _open(conn, trigger, body, key=f"hook:{trigger.name}:{key}" if key else None)
+    opened = await _open(conn, trigger, body, key=key_of_start("hook", trigger.name, key=key) if key else None)
     if delivery is not None:
         await note(conn, trigger.name, delivery, opened.session_id)
     return opened

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from futago.access import store as rows
 from futago.access.model import Principal
 from futago.jobs.parameters import Parameter, check_value
-from futago.jobs.sessions import Opened, open_session
+from futago.jobs.sessions import Opened, key_of_start, open_session
 from futago.jobs.store import fetch
 from futago.runtime.faults import OperatorFault
 from futago.store.commit import Connection
@@ -46,7 +46,7 @@ async def start(
 
     async def work(conn: Connection) -> Opened:
         await check_net(conn, who, net)
-        trigger_key = f"{by}:{who.account}:{net}:{key}" if key else None
+        trigger_key = key_of_start(by, who.account, net, key=key) if key else None
         opened = await open_session(
             conn, net, trigger=f"{by} {who.account}", trigger_key=trigger_key, parameters=parameters
         )

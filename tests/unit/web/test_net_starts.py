@@ -163,3 +163,14 @@ def test_an_emptied_field_has_its_default_and_an_emptied_text_is_empty() -> None
     assert given_of(known, {"TEXT": "x\r\ny", "COUNT": " 4 "}) == {"TEXT": "x\ny", "COUNT": "4"}
     assert [f.has_lines for f in empty_form(known)] == [True, False, False, False]
     assert [f.name for f in judged_form(known, {"COUNT": "3"}) if f.fault] == ["NEEDED", "PICK"]
+
+
+async def test_a_key_for_one_net_is_never_that_for_another_however_their_names_are_written(
+    api: httpx.AsyncClient,
+) -> None:
+    text = "{kind: JobNet, name: n, jobs: [{name: a, wait: 1h}]}\n---\n{kind: JobNet, name: 'n:m', jobs: [{name: a, wait: 1h}]}\n"
+    assert (await api.post("/api/v1/apply", content=text, headers={"Content-Type": "text/yaml"})).status_code == 200
+    for net, key in (("n", "m:7"), ("n:m", "7")):
+        started = await api.post(f"/api/v1/job-nets/{net}/runs", headers={"Idempotency-Key": key})
+        assert started.status_code == 201, started.text
+    assert {run["net_name"] for run in await _runs(api)} == {"n", "n:m"}

@@ -139,3 +139,24 @@ async def test_trigger_by_files_says_since_when_it_watches_and_why_it_cannot(
     await bench.store.commit(lambda c: c.execute(query), name="test.watch")
     assert await shown() == ("file", True, "gone")
     assert (await ask(api, "POST", "/api/v1/triggers/arrived/secret")).status_code == 404
+
+
+async def test_a_key_of_one_trigger_is_never_that_of_another_however_their_names_are_written(
+    api: httpx.AsyncClient, new_client: NewClient, bench: Bench
+) -> None:
+    """Names may hold colons; whoever has one trigger's secret must not take another trigger's keys away."""
+    net = "{kind: JobNet, name: %s, jobs: [{name: a, wait: 1h}]}\n---\n{kind: Trigger, name: %s, job_net: %s, webhook: {}}\n"
+    text = "---\n".join(net % (name, trigger, name) for name, trigger in (("mine", "a"), ("theirs", "a:b")))
+    applied = await ask(api, "POST", "/api/v1/apply", content=text, headers={"Content-Type": "text/yaml"})
+    assert applied.status_code == 200, applied.text
+    for trigger, key in (("a", "b:7"), ("a:b", "7")):
+        secret = (await ask(api, "POST", f"/api/v1/triggers/{trigger}/secret")).json()["secret"]
+        headers = {"Idempotency-Key": key}
+        answer = await ask(new_client(secret), "POST", f"/api/v1/hooks/{trigger}", json={}, headers=headers)
+        assert answer.status_code == 201, answer.text
+
+    async def read(conn: object) -> list[tuple[object, ...]]:
+        query = "SELECT net_name FROM job_session ORDER BY session_id"
+        return await (await conn.execute(query)).fetchall()  # type: ignore[attr-defined,no-any-return]
+
+    assert await bench.store.read(read, name="test.rows") == [("mine",), ("theirs",)]
