@@ -163,9 +163,12 @@ class Target:
             return -1  # the whole directory was taken away after the rename
 
     def _publish_noted(self) -> None:
-        with contextlib.suppress(FileNotFoundError):  # gone: it was renamed, and whoever wanted it may have taken it
-            if self._dir >= 0:
+        if self._dir >= 0:
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # gone: it was renamed, and whoever wanted it may have taken it
                 self._rename()
+            self._sync_directory()  # a helper before may have been killed between the two
         self.is_done = True
 
     def _open(self, path: str) -> None:
@@ -190,6 +193,7 @@ class Target:
                 self._verify(step)
             case Deed.PUBLISH if self._is_verified:
                 self._rename()
+                self._sync_directory()
                 self.is_done = True
             case Deed.ABANDON:
                 self._remove()
@@ -235,7 +239,13 @@ class Target:
 
     def _rename(self) -> None:
         os.rename(self._temporary, self._name, src_dir_fd=self._dir, dst_dir_fd=self._dir)
-        os.fsync(self._dir)
+
+    def _sync_directory(self) -> None:
+        """Have the rename stay through a power cut. If that fails the file is in its place all the same: not refused."""
+        try:
+            os.fsync(self._dir)
+        except OSError as e:
+            raise NotDone(Trouble.AGAIN, f"the directory cannot be synced: {e.strerror or e}") from e
 
     def _answer(self) -> FileAnswer:
         offset = 0 if self._fd < 0 else self._digest.offset

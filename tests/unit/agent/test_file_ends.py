@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import random
 import stat
 import tempfile
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import pytest_asyncio
 
 from agent_world import QuietLog
 from futago.agent.carry import FileCarrier
-from futago.agent.file_program import temporary_name
+from futago.agent.file_program import Target, done_by, temporary_name
 from futago.link.files import Deed, FileAnswer, FileStep, Trouble, wrong_path
 
 CONTENT = random.Random(7).randbytes(1_300_000)
@@ -223,3 +224,40 @@ def test_plain_paths_are_fine_and_long_names_have_room_for_the_run() -> None:
     assert wrong_path("/exports/2026-12-31 月次.csv") == ""
     name = temporary_name("月" * 85, str(uuid.uuid4()))
     assert len(name.encode()) <= 255 and name.startswith(".月")
+
+
+def _noted_step(where: Path) -> FileStep:
+    return FileStep(str(uuid.uuid4()), Deed.OPEN, is_source=False, path=str(where / "new"))
+
+
+def test_rename_of_a_helper_that_was_killed_before_it_synced_is_made_to_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told that the file is in its place is told that it stays there through a power cut."""
+    (tmp_path / "new").write_bytes(b"renamed, its directory not synced")
+    synced: list[str] = []
+
+    def fsync(fd: int, real: Callable[[int], None] = os.fsync) -> None:
+        real(fd)
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert Target(_noted_step(tmp_path), has_note=True).is_done
+    assert synced == [str(tmp_path)]
+
+
+def test_file_that_is_in_its_place_is_not_called_refused_because_the_disk_does_not_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = _noted_step(tmp_path)
+    end = Target(step)
+    done_by(end, FileStep(step.run_id, Deed.WRITE, is_source=False, data=b"abc"))
+    done_by(end, FileStep(step.run_id, Deed.FINISH, is_source=False, size=3, digest=digest(b"abc")))
+
+    def fsync(_fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    answer = done_by(end, FileStep(step.run_id, Deed.PUBLISH, is_source=False))
+    assert (tmp_path / "new").read_bytes() == b"abc"
+    assert (answer.trouble, answer.is_done) == (Trouble.AGAIN, False)
