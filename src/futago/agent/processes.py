@@ -16,8 +16,12 @@ _DEAD = {"Z", "X", "x"}
 
 
 def is_alive(keeper: Keeper) -> bool:
-    """Tell whether this very process runs."""
-    found = _stat(keeper.pid)
+    """Tell whether this very process runs.
+
+    Raises:
+        OSError: the process table cannot be read (no descriptor is left): nobody knows.
+    """
+    found = _read_stat(keeper.pid)
     return found is not None and found[0] == keeper and found[1] not in _DEAD
 
 
@@ -28,15 +32,18 @@ def keeper_of(pid: int) -> Keeper | None:
 
 
 def watch(keeper: Keeper) -> int | None:
-    """Return a descriptor that becomes readable when the process ends; None if it has ended already."""
+    """Return a descriptor that becomes readable when the process ends; None if it has ended already, or cannot be
+    watched now.
+    """
     try:
         fd = os.pidfd_open(keeper.pid)
     except OSError:
         return None
-    if not is_alive(keeper):  # asked after opening: the number cannot change hands any more
-        os.close(fd)
-        return None
-    return fd
+    with contextlib.suppress(OSError):
+        if is_alive(keeper):  # asked after opening: the number cannot change hands any more
+            return fd
+    os.close(fd)
+    return None
 
 
 def reap(pid: int) -> bool:
@@ -87,7 +94,14 @@ def signal_sessions(wanted: Mapping[int, signal.Signals]) -> dict[int, int]:
 
 def _stat(pid: int) -> tuple[Keeper, str, int] | None:
     try:
+        return _read_stat(pid)
+    except OSError:
+        return None
+
+
+def _read_stat(pid: int) -> tuple[Keeper, str, int] | None:
+    try:
         with open(f"/proc/{pid}/stat", "rb") as f:
             return parse_stat(f.read())
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter: it ended between opening and reading
         return None

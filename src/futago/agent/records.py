@@ -172,6 +172,7 @@ class Records:
 
         Raises:
             Corrupt: there is no readable order: a power cut took it, or the disk is damaged.
+            OSError: the disk or the process table cannot be read now: nothing is known of the run.
         """
         where = self.where(run_id)
         content = _read(where / "order.json")
