@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from futago.intake.timelines import Timeline, Timelines
-from futago.intake.unmatched import Chunk, Pool
+from futago.intake.unmatched import Chunk, Pool, with_span
 from futago.runtime.clock import S
 from futago.runtime.faults import Corrupt
 from futago.runtime.unreadable import UNREADABLE
@@ -154,11 +154,15 @@ class Merger:
                     continue
                 my_late.add(key, time_ns)
             else:
-                low_ns = time_ns - WINDOW_NS - min(waited[place], WAITED_NS_MAX)
-                # a twin that waited is among the late ones: it was read later, by as long as it waited
-                if recent.take(key, low_ns, time_ns + WINDOW_NS) or late.take(key, low_ns, time_ns + WAITED_NS_MAX):
+                span_ns = min(waited[place], WAITED_NS_MAX)
+                low_ns, high_ns = time_ns - WINDOW_NS - span_ns, time_ns + WINDOW_NS
+                # a twin that waited is among the late ones: it came in any instant of its wait
+                if recent.take(key, low_ns, high_ns) or late.take_spanning(key, low_ns, high_ns):
                     continue
-                (my_late if waited[place] else my_recent).add(key, time_ns)
+                if span_ns:
+                    my_late.add(key, with_span(time_ns, span_ns))
+                else:
+                    my_recent.add(key, time_ns)
             effects.append(place)
         self._bound()
         return effects

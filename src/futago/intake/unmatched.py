@@ -2,7 +2,8 @@
 
 A pool holds the waiting copies of one member, oldest first, in chunks of a few hundred; each chunk is one row in the
 database. Only chunks that changed are written, so that the state of a long cut does not have to be rewritten with every
-batch. In memory an entry costs about 100 bytes (an index from hash to chunk), in the database 16.
+batch. A copy of which only the earliest and the latest instant are known has the latest as its time, and how far back it
+reaches in that time's lowest bits: 63 ns are nothing here. In memory an entry costs about 100 bytes (an index from hash to chunk), in the database 16.
 """
 
 from __future__ import annotations
@@ -10,12 +11,28 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Callable
+from itertools import islice
 
 from futago.runtime.faults import Corrupt
 
 CHUNK_ENTRIES_MAX = 512
+SPANNING_CHUNKS_MAX = 8  # looked through for one copy, where thousands of the same content wait
 EXPIRED_CHUNKS_MAX = 64  # at once: some 30,000 entries, so that the loop goes on
 assert sys.byteorder == "little", "chunks are stored as they lie in memory"
+
+
+_SPAN_BITS, _SPAN_SHIFT = 5, 20  # a power of two, from 1 ms to 26 days
+
+
+def with_span(time_ns: int, span_ns: int) -> int:
+    """Return a time, at most 63 ns earlier, that says how far back it reaches, rounded up to a power of two in nanoseconds."""
+    exponent = max((span_ns - 1).bit_length() - _SPAN_SHIFT, 0)
+    return (time_ns >> _SPAN_BITS) - 1 << _SPAN_BITS | min(exponent, (1 << _SPAN_BITS) - 1)
+
+
+def reaches_back_to(time_ns: int) -> int:
+    """Return the earliest instant of a time made by `with_span`."""
+    return time_ns - (1 << (time_ns & ((1 << _SPAN_BITS) - 1)) + _SPAN_SHIFT)
 
 
 class Chunk:
@@ -47,6 +64,17 @@ class Chunk:
             except ValueError:
                 return -1
         return at if self.times[at] <= high_ns else -1
+
+    def find_spanning(self, key: int, low_ns: int, high_ns: int) -> int:
+        """Return the place of the oldest copy of which any possible instant is within the times, or -1."""
+        at = -1
+        while True:
+            try:
+                at = self.hashes.index(key, at + 1)
+            except ValueError:
+                return -1
+            if self.times[at] >= low_ns and reaches_back_to(self.times[at]) <= high_ns:
+                return at
 
     def remove(self, at: int) -> bool:
         """Remove one; return whether the same hash is still here."""
@@ -123,6 +151,19 @@ class Pool:
             return False
         for chunk_id in (known,) if isinstance(known, int) else tuple(known):
             at = self.chunks[chunk_id].find(key, low_ns, high_ns)
+            if at >= 0:
+                self._remove(chunk_id, at, key)
+                return True
+        return False
+
+    def take_spanning(self, key: int, low_ns: int, high_ns: int) -> bool:
+        """As `take`, for copies whose times have spans: any possible instant may be within the times."""
+        known = self._index.get(key)
+        if known is None:
+            return False
+        young = (i for i in ((known,) if isinstance(known, int) else known) if max(self.chunks[i].times) >= low_ns)
+        for chunk_id in tuple(islice(young, SPANNING_CHUNKS_MAX)):
+            at = self.chunks[chunk_id].find_spanning(key, low_ns, high_ns)
             if at >= 0:
                 self._remove(chunk_id, at, key)
                 return True

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from receivers import Controller, ReceiverProcess, everything, make_pki
 
 from free_ports import free_port
@@ -74,6 +76,40 @@ def test_a_wait_beyond_the_bound_is_not_believed() -> None:
     merger = Merger((A, B))
     assert feed(merger, A, 0)
     assert feed(merger, B, 3 * WAITED_NS_MAX, waited=4 * WAITED_NS_MAX)
+
+
+def test_a_copy_that_waited_a_moment_does_not_swallow_what_came_an_hour_earlier() -> None:
+    """The other member's journal is read late, after a cut; of a copy here it is only known that it waited a second."""
+    merger = Merger((A, B))
+    assert feed(merger, A, 7200 * S, waited=1 * S)
+    assert feed(merger, B, 3600 * S)
+    assert not feed(merger, B, 7199 * S)
+
+
+SPANS = st.sampled_from([0, *(1 << n for n in range(30, 42))])  # powers of two in nanoseconds: 1 s to an hour
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 8000), SPANS, st.integers(0, 8000), SPANS)
+def test_two_copies_are_one_message_exactly_if_they_can_have_come_within_the_window(
+    one: int, one_waited: int, other: int, other_waited: int
+) -> None:
+    at, other_at = one * S, other * S
+    merger = Merger((A, B))
+    assert feed(merger, A, at, waited=one_waited)
+    can_be = at - one_waited <= other_at + WINDOW_NS and other_at - other_waited <= at + WINDOW_NS
+    edge = min(abs(at - one_waited - other_at - WINDOW_NS), abs(other_at - other_waited - at - WINDOW_NS))
+    assume(edge > 63)  # what a stored time is rounded by
+    assert feed(merger, B, other_at, waited=other_waited) is not can_be
+
+
+def test_the_twin_is_found_among_thousands_of_the_same_content_that_waited() -> None:
+    merger, count = Merger((A, B)), 6000
+    for n in range(count):
+        assert feed(merger, A, 5000 * S + n, waited=1 << 36)
+    assert feed(merger, B, 4000 * S)
+    assert not any(feed(merger, B, 4990 * S + n) for n in range(count))
+    assert merger.waiting(A) == 0
 
 
 @pytest.fixture
