@@ -236,3 +236,16 @@ async def test_device_that_calls_a_living_member_off_is_found_out(bmc: Bmc, tmp_
         own.state.write_text("1\n")
         await pair.desk.test("m1")
         assert pair.is_fresh("m1")
+
+
+async def test_device_of_a_member_that_is_switched_on_while_it_is_tested_is_no_liar(bmc: Bmc) -> None:
+    pair = Pair(bmc.settings())
+    bmc.state.write_text("0\n")
+
+    def runs() -> Peer:
+        bmc.state.write_text("1\n")  # it was switched on after the device had been asked, and is heard by now
+        return replace(Peer(), heard_at=At(now_at()))
+
+    pair.board.read_peer = runs
+    await pair.desk.test()
+    assert pair.desk.tested["m2"].state is Power.ON and not pair.desk.tested["m2"].error and pair.is_fresh("m2")

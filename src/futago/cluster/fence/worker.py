@@ -196,6 +196,8 @@ class FenceDesk:
         try:
             state = await device.power()
             error = await self._contradiction(member) if state is Power.OFF else ""
+            if error and (state := await device.power()) is not Power.OFF:
+                error = ""  # it was switched on meanwhile
         except WorldFault as e:
             state, error = Power.UNKNOWN, str(e)
         was = self.tested.get(key)
