@@ -13,7 +13,15 @@ from futago.access import store as rows
 from futago.access.model import Principal
 from futago.jobs.model import ENDS, JobName, JobState, Operation, SessionState, Standing
 from futago.jobs.offers import offered, offered_of_run
-from futago.jobs.sessions import BegunAgain, ask_operation, plan_of, read_decision, rerun_once, run_again
+from futago.jobs.sessions import (
+    BegunAgain,
+    ask_operation,
+    key_of_start,
+    plan_of,
+    read_decision,
+    rerun_once,
+    run_again,
+)
 from futago.jobs.store import fetch
 from futago.runtime.clock import S, now_at
 from futago.runtime.faults import OperatorFault
@@ -72,7 +80,9 @@ async def rerun(rooms: Rooms, who: Principal, session_id: int, asked: AskedRerun
     async def work(conn: Connection) -> BegunAgain:
         await check_run(conn, who, session_id, asked.job or "")
         if key:
-            again = await rerun_once(conn, session_id, asked.job, key=f"{who.account}:{session_id}:{key}")
+            again = await rerun_once(
+                conn, session_id, asked.job, key=key_of_start("rerun", who.account, str(session_id), key=key)
+            )
         else:
             again = BegunAgain(await run_again(conn, session_id, asked.job), is_new=True)
         detail = {"job": asked.job, "jobs": len(again.jobs), "repeated": not again.is_new}
