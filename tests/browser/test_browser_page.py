@@ -61,9 +61,8 @@ async def _logged_in(browser: Browser, pair: Twins, *, locale: str = "en-GB", da
 
 
 _complaints: list[str] = []
-expect.set_options(
-    timeout=60_000
-)  # on a busy machine the page, its server and this test have one processor between them
+# On a busy machine the page, its server and this test have one processor between them.
+expect.set_options(timeout=60_000)
 
 
 async def _shot(page: Page, name: str) -> None:

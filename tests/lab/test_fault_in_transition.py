@@ -86,7 +86,7 @@ def resumed_or_waits(stage: Stage, at: int) -> Write | None:
 @pytest.mark.parametrize("after_s", [0.05, 0.15, 0.3, 0.5])
 def test_power_lost_during_a_switchover(stage: Stage, who: str, after_s: float) -> None:
     """The member that takes is alone from the moment at which it was given everything until the other one follows it: if it
-    dies just then, the service waits for it, as after any switch (docs/operations: limits).
+    dies just then, the service waits for it, as after any switch (docs/operations/recover.md).
     """
     giving, taking = stage.members()
     told = giving.start([PROGRAM, "switchover"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

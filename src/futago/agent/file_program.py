@@ -164,9 +164,7 @@ class Target:
 
     def _publish_noted(self) -> None:
         if self._dir >= 0:
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # gone: it was renamed, and whoever wanted it may have taken it
+            with contextlib.suppress(FileNotFoundError):  # gone: it was renamed; whoever wanted it may have it
                 self._rename()
             self._sync_directory()  # a helper before may have been killed between the two
         self.is_done = True
